@@ -1,0 +1,1 @@
+"""The SBC edge agent. `ARCHITECTURE.md` is the map."""

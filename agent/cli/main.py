@@ -1,0 +1,64 @@
+"""`sbc-agent`: finds the subcommand and runs it. Knows the commands' names; imports a command only to run it."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+
+from agent.cli.output import EXIT_HELP, USAGE_ERROR
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "replay": ("agent.cli.replay", "screen the calls of a capture file and show what would be refused"),
+    "parse": ("agent.cli.parse", "read one SIP message and show it as JSON, or say where it is wrong"),
+    "policy": ("agent.cli.policy", "check, show or start a policy file"),
+    "dno": ("agent.cli.dno", "build, inspect, look up or compare do-not-originate lists"),
+    "number": ("agent.cli.number", "show how a number is read, and why"),
+}
+
+SUMMARY = "Screens calls on the session border controller: what may pass, what is refused, by which rule and why."
+
+
+def _version() -> str:
+    try:
+        return version("sbc-edge-agent")
+    except PackageNotFoundError:  # run from a source tree that was never installed
+        return "unknown"
+
+
+def build_parser(command: str | None) -> argparse.ArgumentParser:
+    """The whole parser; only `command`'s own module is imported, so that `--help` stays instant."""
+    parser = argparse.ArgumentParser(prog="sbc-agent", description=SUMMARY, epilog=EXIT_HELP,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--version", action="version", version=f"sbc-agent {_version()}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    for name, (module_name, help_text) in COMMANDS.items():
+        sub = subparsers.add_parser(name, help=help_text, description=help_text[0].upper() + help_text[1:] + ".",
+                                    epilog=EXIT_HELP, formatter_class=argparse.RawDescriptionHelpFormatter)
+        if name == command:
+            module = importlib.import_module(module_name)
+            module.configure(sub)
+            sub.set_defaults(run=module.run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Returns the exit code: 0 done, 1 the input is bad or the answer is no, 2 wrong usage."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    command = next((a for a in arguments if not a.startswith("-")), None)
+    parser = build_parser(command)
+    args = parser.parse_args(arguments)
+    if args.command is None:
+        parser.print_help(sys.stderr)
+        return USAGE_ERROR
+    try:
+        return int(args.run(args))
+    except BrokenPipeError:  # `sbc-agent ... | head`: the reader has seen enough
+        sys.stderr.close()
+        return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,74 @@
+"""How every command speaks: results on stdout (tables or JSON), complaints and progress on stderr."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+OK = 0
+BAD_INPUT = 1
+USAGE_ERROR = 2
+
+EXIT_HELP = "exit codes: 0 done; 1 the input is bad, or the answer is no; 2 wrong usage; 130 interrupted"
+
+
+def print_json(value: object) -> None:
+    """One JSON document on stdout; str subclasses and tuples come out as JSON knows them."""
+    json.dump(value, sys.stdout, indent=2, ensure_ascii=False)
+    sys.stdout.write("\n")
+
+
+def complain(message: str) -> None:
+    """One line on stderr, named after the program so that it can be found in a script's output."""
+    print(f"sbc-agent: {message}", file=sys.stderr)
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table as wide as its terminal, or unwrapped when stdout is a file or a pipe."""
+    from rich.console import Console  # noqa: PLC0415  (50 ms that `--json` need not pay)
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
+    table = Table(title=title, title_justify="left", show_edge=False, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console.print(table)
+
+
+@contextmanager
+def progress(label: str, total: float | None, *, enabled: bool | None = None) -> Iterator[Callable[[float], None]]:
+    """A progress bar on stderr; call the yielded function with the absolute position reached.
+
+    `enabled=None` shows it on a terminal only. The bar appears after one second, so that short work stays quiet.
+    """
+    if enabled is None:
+        enabled = sys.stderr.isatty()
+    if not enabled:
+        yield lambda _position: None
+        return
+    from rich.console import Console  # noqa: PLC0415
+    from rich.progress import Progress  # noqa: PLC0415
+
+    import time  # noqa: PLC0415, I001
+
+    started = time.monotonic()
+    bar = Progress(console=Console(stderr=True), transient=True)
+    task = bar.add_task(label, total=total)
+    shown = False
+
+    def moved(position: float) -> None:
+        nonlocal shown
+        if not shown and time.monotonic() - started > 1.0:
+            bar.start()
+            shown = True
+        if shown:
+            bar.update(task, completed=position)
+
+    try:
+        yield moved
+    finally:
+        if shown:
+            bar.stop()
