@@ -1,4 +1,50 @@
 # Two commands do everything, set-up included: `make demo` and `make test`.
 SHELL := /bin/bash
-PYTHON ?= python3
 .DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+PRODUCT := agent tests tools setup.py
+
+help: ## show what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+setup: $(READY) ## make .venv, with everything that the other targets need
+
+$(READY): pyproject.toml uv.lock setup.py tools/setup.sh $(wildcard agent/native/*.[ch]) $(shell find proto -name '*.proto')
+	@tools/setup.sh
+
+demo: $(READY) ## replay a made-up hour of traffic under two policies and show what is refused
+	@tools/demo.sh
+
+test: $(READY) ## run all tests
+	@$(PY) -m pytest -q
+
+test-fast: $(READY) ## run the tests that take under five seconds each
+	@$(PY) -m pytest -q -m "not slow"
+
+lint: $(READY) ## style, types, the walls around the core, and the contracts
+	@$(VENV)/bin/ruff check $(PRODUCT)
+	@$(VENV)/bin/ruff format --check $(PRODUCT)
+	@$(VENV)/bin/mypy
+	@$(VENV)/bin/buf lint
+
+sanitize: $(READY) ## run the compiled twins under the address and undefined-behaviour sanitizers
+	@PYTHON=$(PY) tests/fuzz/sanitize.sh
+
+fuzz: $(READY) ## fuzz the parsers for FUZZ_SECONDS (default 600); crashes become corpus files
+	@$(VENV)/bin/uv sync --frozen --quiet --all-extras --group fuzz
+	@$(PY) -m tests.fuzz.fuzz_sip --seconds $${FUZZ_SECONDS:-600}
+
+bench: $(READY) ## measure, print ratios, write build/bench.json
+	@$(PY) -m tests.benchmarks.run
+
+wheel: $(READY) ## build the installable package into dist/
+	@rm -rf dist && $(VENV)/bin/uv build --quiet --wheel --out-dir dist && ls dist
+
+clean: ## remove everything that was built, .venv too
+	rm -rf $(VENV) build dist sbcedge *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis agent/native/*.so
+
+.PHONY: help setup demo test test-fast lint sanitize fuzz bench wheel clean

@@ -29,6 +29,14 @@ class ConfigError(ValueError):
         self.reason = reason
 
 
+class ConfigErrors(ConfigError):
+    """Everything that is wrong with one document, so that the operator mends it in one go."""
+
+    def __init__(self, errors: Sequence[ConfigError]) -> None:
+        super().__init__("", "; ".join(map(str, errors)))
+        self.errors = tuple(errors)
+
+
 class NumberKind(IntEnum):
     """What a user part or tel URI turned out to be (wire-level reading, no list is consulted)."""
 
@@ -109,8 +117,10 @@ class CallAttempt:
     """One INVITE without To tag; its retransmissions and its retries after a challenge are folded in.
 
     `when` is wall-clock time (seconds since the epoch, UTC). `calling` is the number that the called party will
-    be shown: P-Asserted-Identity where the trunk is trusted to assert it, else From. `other_calling` is the one
-    of the two that was not chosen. `trunk`, `customer`, `upstream` are "" when unknown.
+    be shown: P-Asserted-Identity where the trunk is trusted to assert it, else From; `other_calling` is the From
+    number where an asserted one was chosen. `to` is read only where `called` is no full number. `trunk` is
+    "unknown" for an address that no trunk claims; `customer` and `upstream` are "" when unknown. `notes` is what
+    rules noticed without refusing: warnings and signs, for the record.
     """
 
     when: float
@@ -123,6 +133,7 @@ class CallAttempt:
     called: Number
     to: Number
     message: Scan
+    notes: tuple[str, ...] = ()
 
 
 class Category(StrEnum):
@@ -206,7 +217,11 @@ DISCARD = Discard()
 
 
 class Rule(Protocol):
-    """One rule of the pipeline. `check` has no side effect and no opinion (None) on most calls."""
+    """One rule of the pipeline. Has no opinion (None) on most calls.
+
+    `check` runs for every attempt, also for one that an earlier rule refused, so that what counts is counted; it
+    consumes nothing. What it noticed without refusing it adds to `attempt.notes`.
+    """
 
     @property
     def name(self) -> str: ...

@@ -1,0 +1,337 @@
+"""From the policy as written (protobuf) to the policy as decided by: checks everything, then builds it whole.
+
+The only module that reads the protobuf policy; no protobuf object leaves it. Every error is collected and names
+its field; a policy with one error is no policy.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from ipaddress import ip_network
+from math import inf, isfinite
+from typing import Final, TypeVar
+
+from agent.model import Category, ConfigError, ConfigErrors
+from agent.numbers.dno import DnoList
+from agent.numbers.patterns import NumberPatterns
+from agent.policy.counters import Rate
+from agent.policy.policy import (
+    AllowList,
+    CallerIdSpec,
+    DnoSpec,
+    EmergencySpec,
+    LimitSpec,
+    Mode,
+    Policy,
+    ProviderBlock,
+    ProviderBlockSpec,
+    RuleSpec,
+    Scope,
+    SubscriberListSpec,
+)
+from agent.policy.refusals import answer_for
+from agent.policy.trunks import UNKNOWN, AddressBook, Network, Networks, Trunk
+from sbcedge.policy.v1 import policy_pb2 as pb
+
+T = TypeVar("T")
+IDENTIFIER: Final = re.compile(r"[a-zA-Z0-9._-]{1,64}", re.ASCII)
+COUNTRY: Final = re.compile(r"[1-9][0-9]{0,2}", re.ASCII)
+PREFIX: Final = re.compile(r"[1-9][0-9]{0,14}", re.ASCII)
+SHORT_CODE: Final = re.compile(r"[0-9]{2,6}", re.ASCII)
+# Names of the built-in rules; a limit must not borrow one, or a verdict would name the wrong rule.
+RESERVED_NAMES: Final = frozenset({
+    "emergency", "provider-block", "do-not-originate", "caller-id-authorisation", "identity", "subscriber-list",
+    "analytics",
+})
+DAY: Final = 86_400.0
+# A year: a window that outlives every process is a mistake in the unit.
+WINDOW_MAX: Final = 366 * DAY
+RATE_MAX: Final = 1e7
+WARN_FIRST_MAX: Final = 10_000
+UNMATCHED: Final = "none"
+NUMBERLESS: Final = "anonymous"
+
+SCOPES: Final = {
+    pb.SCOPE_GLOBAL: Scope.GLOBAL,
+    pb.SCOPE_TRUNK: Scope.TRUNK,
+    pb.SCOPE_CUSTOMER: Scope.CUSTOMER,
+    pb.SCOPE_CALLING: Scope.CALLING,
+    pb.SCOPE_CALLED: Scope.CALLED,
+    pb.SCOPE_CALLED_PREFIX: Scope.CALLED_PREFIX,
+}
+
+
+def compile_policy(message: pb.Policy, lists: Mapping[str, DnoList]) -> Policy:
+    """Build the policy; `lists` holds the opened do-not-originate list of every name that the policy uses.
+
+    Raises ConfigErrors, which holds every ConfigError found.
+    """
+    return _Compiler(message, lists).run()
+
+
+class _Compiler:
+    """One compilation: gathers errors while it builds."""
+
+    def __init__(self, message: pb.Policy, lists: Mapping[str, DnoList]) -> None:
+        self._message = message
+        self._lists = lists
+        self._errors: list[ConfigError] = []
+        self._allow = AllowList()
+        self._trunk_ids: set[str] = set()
+        self._customer_ids: set[str] = set()
+
+    def run(self) -> Policy:
+        message = self._message
+        inventory = self._customers()
+        addresses = self._addresses()
+        self._allow = self._allow_list(message.allow, "allow")
+        dno = self._dno()
+        policy = Policy(
+            generation=message.generation,
+            name=message.name,
+            addresses=addresses,
+            emergency=self._emergency(),
+            provider_block=self._provider_block(),
+            dno=dno,
+            caller_id=self._caller_id(inventory),
+            limits=self._limits(),
+            subscriber_lists=self._subscriber_lists(),
+            list_versions=tuple(f"{name} {dno_list.version}" for name, dno_list in (dno.lists if dno else ())),
+        )
+        if self._errors:
+            raise ConfigErrors(self._errors)
+        return policy
+
+    # -- who calls ------------------------------------------------------------------------------------------
+
+    def _customers(self) -> dict[str, NumberPatterns]:
+        inventory = {}
+        for i, customer in enumerate(self._message.customers):
+            field = f"customers[{i}]"
+            self._identifier(customer.id, f"{field}.id", self._customer_ids)
+            if customer.numbers:
+                inventory[customer.id] = self._patterns(customer.numbers, f"{field}.numbers")
+        return inventory
+
+    def _addresses(self) -> AddressBook:
+        trunks: dict[Network, Trunk] = {}
+        for i, written in enumerate(self._message.trunks):
+            field = f"trunks[{i}]"
+            trunk = self._trunk(written, field)
+            if not written.sources:
+                self._wrong(f"{field}.sources", "a trunk needs at least one address")
+            for network, where in self._networks(written.sources, f"{field}.sources"):
+                if network in trunks:
+                    self._wrong(where, f"{network} already belongs to trunk {trunks[network].id}")
+                trunks[network] = trunk
+        local = Networks(n for n, _ in self._networks(self._message.local_addresses, "local_addresses"))
+        return AddressBook(trunks, local)
+
+    def _trunk(self, written: pb.Trunk, field: str) -> Trunk:
+        self._identifier(written.id, f"{field}.id", self._trunk_ids)
+        if written.id == UNKNOWN.id:
+            self._wrong(f"{field}.id", "this name is kept for addresses that no trunk claims")
+        if written.customer:
+            self._known(written.customer, self._customer_ids, f"{field}.customer", "customers")
+        country = written.default_country or "1"
+        if country != UNMATCHED and not COUNTRY.fullmatch(country):
+            self._wrong(f"{field}.default_country", f'"{country}" is no country code; "1", "44", ... or "none"')
+        return Trunk(written.id, written.customer, written.upstream or written.id,
+                     "" if country == UNMATCHED else country, written.trust_asserted_identity)
+
+    def _networks(self, texts: Iterable[str], field: str) -> Iterable[tuple[Network, str]]:
+        for i, text in enumerate(texts):
+            where = f"{field}[{i}]"
+            try:
+                yield ip_network(text), where
+            except ValueError as error:
+                self._wrong(where, f"{error}")
+
+    # -- rules ----------------------------------------------------------------------------------------------
+
+    def _emergency(self) -> EmergencySpec:
+        written = self._message.emergency
+        for i, number in enumerate(written.numbers):
+            if not SHORT_CODE.fullmatch(number):
+                self._wrong(f"emergency.numbers[{i}]", f'"{number}" is no dialled code of 2 to 6 digits')
+        return EmergencySpec(
+            numbers=frozenset(written.numbers),
+            psap_calling=self._patterns(written.psap_calling, "emergency.psap_calling"),
+            psap_sources=Networks(n for n, _ in self._networks(written.psap_sources, "emergency.psap_sources")),
+        )
+
+    def _provider_block(self) -> ProviderBlockSpec | None:
+        written = self._message.provider_block
+        rule = self._rule(written, Category.PROVIDER_BLOCK, "provider_block")
+        blocks = tuple(self._block(b, f"provider_block.blocks[{i}]") for i, b in enumerate(written.blocks))
+        return ProviderBlockSpec(rule, blocks) if rule and blocks else None
+
+    def _block(self, written: pb.ProviderBlock, field: str) -> ProviderBlock:
+        if bool(written.trunk) == bool(written.upstream):
+            self._wrong(field, "name either trunk or upstream")
+        if written.trunk:
+            self._known(written.trunk, self._trunk_ids, f"{field}.trunk", "trunks")
+        starts = self._time(written.starts_at, f"{field}.starts_at", -inf)
+        ends = self._time(written.ends_at, f"{field}.ends_at", inf)
+        if ends <= starts:
+            self._wrong(f"{field}.ends_at", "must be after starts_at")
+        return ProviderBlock(written.trunk, written.upstream, starts, ends, written.reference)
+
+    def _dno(self) -> DnoSpec | None:
+        written = self._message.do_not_originate
+        rule = self._rule(written, Category.DO_NOT_ORIGINATE, "do_not_originate")
+        lists = []
+        for i, name in enumerate(written.lists):
+            dno_list = self._lists.get(name)
+            if dno_list is None:
+                self._wrong(f"do_not_originate.lists[{i}]", f"no such list: {name}")
+            else:
+                lists.append((name, dno_list))
+        return DnoSpec(rule, tuple(lists), not written.allow_invalid_numbers) if rule else None
+
+    def _caller_id(self, inventory: Mapping[str, NumberPatterns]) -> CallerIdSpec | None:
+        written = self._message.caller_id_authorisation
+        field = "caller_id_authorisation"
+        rule = self._rule(written, Category.CALLER_ID, field)
+        if not -1 <= written.warn_first <= WARN_FIRST_MAX:
+            self._wrong(f"{field}.warn_first", f"must be -1 (none) to {WARN_FIRST_MAX}")
+        spec_period = self._seconds(written.period_seconds, f"{field}.period_seconds", DAY)
+        suspend = self._seconds(written.suspend_seconds, f"{field}.suspend_seconds", 0.0)
+        warn_first = 0 if written.warn_first == -1 else written.warn_first or 1
+        return CallerIdSpec(rule, inventory, warn_first, spec_period, suspend) if rule and inventory else None
+
+    def _limits(self) -> tuple[LimitSpec, ...]:
+        names: set[str] = set()
+        specs = (self._limit(w, f"limits[{i}]", names) for i, w in enumerate(self._message.limits))
+        return tuple(spec for spec in specs if spec is not None)
+
+    def _limit(self, written: pb.Limit, field: str, names: set[str]) -> LimitSpec | None:
+        self._identifier(written.name, f"{field}.name", names)
+        if written.name in RESERVED_NAMES:
+            self._wrong(f"{field}.name", "is the name of a built-in rule")
+        rule = self._rule(written, Category.LIMIT, field)
+        scope = SCOPES.get(written.scope)
+        if scope is None:
+            self._wrong(f"{field}.scope", "say what to count by: " + ", ".join(s.value for s in Scope))
+        self._prefixes(written, field)
+        for kind, ids, known in (("trunks", written.trunks, self._trunk_ids | {UNKNOWN.id}),
+                                 ("customers", written.customers, self._customer_ids)):
+            for i, name in enumerate(ids):
+                self._known(name, known, f"{field}.{kind}[{i}]", kind)
+        rate = self._rate(written, field)
+        if rate is None and not written.sessions:
+            self._wrong(field, "needs a rate, sessions, or both")
+        if not 0 <= written.warn_at <= 1:
+            self._wrong(f"{field}.warn_at", "is a share from 0 to 1")
+        drop_above = written.drop_above or inf
+        if drop_above < inf and (rate is None or drop_above * rate.window <= rate.count):
+            self._wrong(f"{field}.drop_above", "a flood threshold lies above the rate")
+        if rule is None or scope is None:
+            return None
+        return LimitSpec(rule, written.name, scope, frozenset(written.trunks), frozenset(written.customers),
+                         frozenset(written.called_prefixes), rate, written.sessions, written.warn_at or 0.8,
+                         drop_above)
+
+    def _prefixes(self, written: pb.Limit, field: str) -> None:
+        if (written.scope == pb.SCOPE_CALLED_PREFIX) != bool(written.called_prefixes):
+            self._wrong(f"{field}.called_prefixes", "goes with scope called_prefix, and that scope needs it")
+        for i, prefix in enumerate(written.called_prefixes):
+            if not PREFIX.fullmatch(prefix):
+                self._wrong(f"{field}.called_prefixes[{i}]", f'"{prefix}" is no E.164 prefix (digits without "+")')
+
+    def _rate(self, written: pb.Limit, field: str) -> Rate | None:
+        window = self._seconds(written.window_seconds, f"{field}.window_seconds", 1.0)
+        if not written.rate:
+            if written.burst:
+                self._wrong(f"{field}.burst", "goes with a rate")
+            return None
+        if not 0 < written.rate <= RATE_MAX:
+            self._wrong(f"{field}.rate", f"must be above 0 and at most {RATE_MAX:g} attempts per window")
+            return None
+        burst = written.burst or max(1.0, written.rate / 3)
+        if not 1 <= burst <= RATE_MAX:
+            self._wrong(f"{field}.burst", f"must be from 1 to {RATE_MAX:g} attempts")
+            return None
+        return Rate(written.rate, window, burst)
+
+    def _subscriber_lists(self) -> SubscriberListSpec | None:
+        written = self._message.subscriber_lists
+        rule = self._rule(written, Category.SUBSCRIBER, "subscriber_lists")
+        unwanted: dict[str, NumberPatterns] = {}
+        no_anonymous = set()
+        for i, entry in enumerate(written.lists):
+            field = f"subscriber_lists.lists[{i}]"
+            called = self._patterns([entry.called], f"{field}.called").single()
+            if called is None:
+                self._wrong(f"{field}.called", "one number, not a prefix or a range")
+                continue
+            if called in unwanted:
+                self._wrong(f"{field}.called", f"{called} has a list already")
+            if NUMBERLESS in entry.unwanted:
+                no_anonymous.add(called)
+            numbers = [n for n in entry.unwanted if n != NUMBERLESS]
+            unwanted[called] = self._patterns(numbers, f"{field}.unwanted")
+        return SubscriberListSpec(rule, unwanted, frozenset(no_anonymous)) if rule and unwanted else None
+
+    # -- parts ----------------------------------------------------------------------------------------------
+
+    def _rule(self, written: "_WrittenRule", category: Category, field: str) -> RuleSpec | None:
+        allow = self._allow | self._allow_list(written.allow, f"{field}.allow")
+        answer = self._checked(lambda: answer_for(category, written.answer, f"{field}.answer"))
+        if written.mode == pb.MODE_OFF or answer is None:
+            return None
+        return RuleSpec(Mode.SHADOW if written.mode == pb.MODE_SHADOW else Mode.ENFORCE, answer, allow)
+
+    def _allow_list(self, written: pb.AllowList, field: str) -> AllowList:
+        for i, trunk in enumerate(written.trunks):
+            self._known(trunk, self._trunk_ids | {UNKNOWN.id}, f"{field}.trunks[{i}]", "trunks")
+        return AllowList(self._patterns(written.calling, f"{field}.calling"),
+                         self._patterns(written.called, f"{field}.called"), frozenset(written.trunks))
+
+    def _patterns(self, texts: Iterable[str], field: str) -> NumberPatterns:
+        return self._checked(lambda: NumberPatterns.parse(texts, field)) or NumberPatterns()
+
+    def _time(self, text: str, field: str, absent: float) -> float:
+        if not text:
+            return absent
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            self._wrong(field, f'"{text}" is no RFC 3339 time like 2026-12-01T00:00:00Z')
+            return absent
+        if moment.tzinfo is None:
+            self._wrong(field, f'"{text}" lacks its zone: end it with Z or +hh:mm')
+            return absent
+        return moment.timestamp()
+
+    def _seconds(self, value: float, field: str, default: float) -> float:
+        if not isfinite(value) or not 0 <= value <= WINDOW_MAX:
+            self._wrong(field, f"must be from 0 to {WINDOW_MAX:g} seconds")
+            return default
+        return value or default
+
+    def _identifier(self, name: str, field: str, taken: set[str]) -> None:
+        if not IDENTIFIER.fullmatch(name):
+            self._wrong(field, "needs 1 to 64 characters of a-z A-Z 0-9 . _ -")
+        elif name in taken:
+            self._wrong(field, f'"{name}" is used twice')
+        taken.add(name)
+
+    def _known(self, name: str, known: set[str], field: str, where: str) -> None:
+        if name not in known:
+            self._wrong(field, f'"{name}" is not among the {where}')
+
+    def _checked(self, build: Callable[[], T]) -> T | None:
+        try:
+            return build()
+        except ConfigErrors as errors:
+            self._errors.extend(errors.errors)
+        except ConfigError as error:
+            self._errors.append(error)
+        return None
+
+    def _wrong(self, field: str, reason: str) -> None:
+        self._errors.append(ConfigError(field, reason))
+
+
+_WrittenRule = (pb.ProviderBlockRule | pb.DoNotOriginateRule | pb.CallerIdRule | pb.Limit | pb.SubscriberListRule)

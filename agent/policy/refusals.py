@@ -1,0 +1,45 @@
+"""Which answers are lawful for which kind of refusal, and which one is the default.
+
+The table of the product: 603+ is for analytics alone (47 CFR 64.1200(k)(9)(i)), a limit is no block of illegal
+traffic, and 404, 410 or 604 would tell others that the called number does not exist (RFC 8688 section 1).
+A policy that breaks the table does not compile.
+"""
+
+from typing import Final
+
+from agent.model import Answer, Category, ConfigError
+from agent.sip.answers import STANDARD_PHRASES
+from sbcedge.policy.v1 import policy_pb2
+
+# Category -> lawful codes, the default first.
+LAWFUL: Final[dict[Category, tuple[int, ...]]] = {
+    Category.PROVIDER_BLOCK: (603, 403),
+    Category.DO_NOT_ORIGINATE: (603, 403),
+    Category.CALLER_ID: (603, 403),
+    Category.LIMIT: (503, 480, 486),
+    Category.SUBSCRIBER: (607, 603),
+}
+# An hour: a peer that honours more would be lost for the day over one bad second.
+RETRY_AFTER_MAX: Final = 3600
+PHRASE_MAX: Final = 64
+
+
+def answer_for(category: Category, spec: policy_pb2.AnswerSpec, field: str) -> Answer:
+    """The answer that `spec` asks for, or the category's default. Raises ConfigError naming the field."""
+    lawful = LAWFUL[category]
+    code = spec.code or lawful[0]
+    if code not in lawful:
+        allowed = ", ".join(map(str, lawful))
+        raise ConfigError(f"{field}.code", f"{code} is no answer to a {category} refusal; lawful: {allowed}")
+    phrase = spec.phrase or STANDARD_PHRASES[code]
+    if len(phrase) > PHRASE_MAX or not phrase.isascii() or not phrase.isprintable():
+        raise ConfigError(f"{field}.phrase", f"must be at most {PHRASE_MAX} printable ASCII characters")
+    if phrase.strip().lower() == "network blocked":
+        raise ConfigError(f"{field}.phrase", "'Network Blocked' marks an analytics block (603+); this is none")
+    if not spec.retry_after_seconds:
+        return Answer(code, phrase)
+    if code != 503:
+        raise ConfigError(f"{field}.retry_after_seconds", f"goes with 503 only, not with {code}")
+    if spec.retry_after_seconds > RETRY_AFTER_MAX:
+        raise ConfigError(f"{field}.retry_after_seconds", f"must be at most {RETRY_AFTER_MAX} s")
+    return Answer(code, phrase, (("Retry-After", str(spec.retry_after_seconds)),))

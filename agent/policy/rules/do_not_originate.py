@@ -1,0 +1,60 @@
+"""Rule 3: calling numbers that never originate calls are refused (47 CFR 64.1200(o)).
+
+Only NANP numbers that the numbering plan does not allow, and numbers on a list. A missing or anonymous caller
+ID is not an invalid number, and neither is one whose country nobody stated.
+"""
+
+from datetime import UTC, datetime
+from typing import Final
+
+from agent.model import NO_NUMBER, CallAttempt, Category, Number, NumberKind, Refuse, Verdict
+from agent.numbers.dno import DnoHit
+from agent.numbers.plan import why_invalid
+from agent.policy.policy import DnoSpec, Mode
+
+NAME: Final = "do-not-originate"
+LISTABLE: Final = (NumberKind.NANP, NumberKind.FOREIGN)
+
+
+class DoNotOriginateRule:
+    """Looks up the calling number on every list, in the order of the policy."""
+
+    __slots__ = ("_allow", "_lists", "_refuse", "_refuse_invalid", "enforcing")
+
+    name = NAME
+
+    def __init__(self, spec: DnoSpec) -> None:
+        self.enforcing = spec.rule.mode is Mode.ENFORCE
+        self._refuse = Refuse(spec.rule.answer)
+        self._allow = spec.rule.allow
+        self._lists = spec.lists
+        self._refuse_invalid = spec.refuse_invalid
+
+    def check(self, attempt: CallAttempt, _now: float) -> Verdict | None:
+        """Refuse what would be shown to the called party and is on a list or invalid.
+
+        A hit on the calling number that is *not* shown is a sign, but no ground to refuse.
+        """
+        if attempt.other_calling is not NO_NUMBER and (sign := self._find(attempt.other_calling, attempt.when)):
+            attempt.notes += (f"the calling number that is not shown: {sign}",)
+        why = self._find(attempt.calling, attempt.when)
+        if not why or self._allow.covers(attempt):
+            return None
+        return Verdict(self._refuse, NAME, Category.DO_NOT_ORIGINATE, why)
+
+    def _find(self, number: Number, when: float) -> str:
+        kind = number.kind
+        if kind is NumberKind.NANP or kind is NumberKind.FOREIGN:
+            for name, dno_list in self._lists:
+                hit = dno_list.lookup(number, when)
+                if hit is not None:
+                    return _why(number, name, hit)
+            return ""
+        if kind is NumberKind.NANP_INVALID and self._refuse_invalid:
+            return f"{number.digits} is not a valid NANP number: {why_invalid(number.digits)}"
+        return ""
+
+
+def _why(number: Number, list_name: str, hit: DnoHit) -> str:
+    verified = "" if hit.verified_at is None else f", verified {datetime.fromtimestamp(hit.verified_at, UTC):%Y-%m-%d}"
+    return f"{number.digits} is on {list_name}: {hit.category.label}, asserted by {hit.asserted_by}{verified}"
