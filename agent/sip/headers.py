@@ -2,30 +2,39 @@
 
 The reading rules, for whoever reads a message a second way (`scan`) and must come to the same result:
 
-* A line ends at LF; one CR directly before it belongs to the line end. A bare CR is content. The last line may lack
-  its end. CRLFs and LFs before the start line are skipped. The header section ends at the first empty line.
-* A line that starts with SP or HTAB continues the row above it. Directly below the start line there is no row: such
-  lines are skipped. A row's name ends at the first ":" of its first line; a row without one there (or with nothing
-  but blanks before it) is skipped together with its continuations. Names lose trailing SP and HTAB.
-* A value is its lines, each stripped of SP and HTAB at both ends, joined by one SP, and stripped again.
-* Separators count outside "..." and outside <...> only. In "..." a backslash hides the next byte. A quote or angle
-  bracket that is never closed hides everything up to the end of the value.
-* Address: the first "<" outside quotes opens the addr-spec, the next ">" closes it, blanks at its ends are dropped.
-  Without "<" the addr-spec ends at the first ";", SP or HTAB. An unclosed quote or "<" there makes both the address
-  and its parameters unreadable (empty). Parameters: what follows the addr-spec, split at ";", first piece ignored.
-* Parameter: name before the first "=", value after it, both stripped; the first of a name counts, without "=" it is
-  empty. A value is kept as sent (quotes included).
-* Via: the first row, up to its first comma, split at ";". The first piece is `protocol/version/transport sent-by`:
-  after the second "/" skip blanks, the transport runs to the next blank, the rest without any SP or HTAB is sent-by.
-* CSeq: 1*DIGIT, blanks, token, nothing else; otherwise number and method are absent. A number above 2**32-1 reads as 0.
-* Content-Length: 1*DIGIT and at most 2**32-1, otherwise absent (-1).
+* A line ends at LF; one CR directly before it belongs to the line end. Any CR and LF before the start line
+  are skipped. The header section ends at the first empty line; the last line may lack its end.
+* A line that starts with SP or HTAB continues the row above it. A row's name ends at the first ":" of its
+  first line, less trailing SP and HTAB. A row without one there, or with an empty name, is skipped with its
+  folds.
+* A value loses white space (SP, HTAB, CR, LF) at its ends; each fold, with the blanks around it, reads as one
+  SP.
+* Separators count outside "..." only, the comma of address lists also outside <...> only. In "..." a
+  backslash hides the next byte. What is never closed hides everything up to the end of the value.
+* Address: the first "<" outside quotes and before any ";" opens the addr-spec, the next ">" closes it; white
+  space at its ends is dropped. Without "<" it is the first word before the first ";". Unreadable (address and
+  parameters empty): a quote or "<" there that is never closed, a value that starts with a quote but has no
+  "<".
+* Parameter: name before the first "=", value after it, both stripped. The first of a name counts; without "="
+  its value is empty. Values are kept as sent, quotes included.
+* Via: the first row up to its first comma. Before its first ";" it is `name/version/transport sent-by`.
+* CSeq: digits, white space, token; otherwise absent. A number above 2**32-1 reads as 0.
+* Content-Length: digits, at most 2**63-1 (more reads as that); otherwise absent.
 """
 
+import re
 from typing import Final, NamedTuple
 
-from agent.sip.grammar import DIGITS, QUOTED_PAIR, QUOTED_STRING, UNTIL_COMMA, UNTIL_SEMICOLON
+from agent.sip.grammar import (
+    DIGITS,
+    QUOTED_PAIR,
+    QUOTED_STRING,
+    UNTIL_ADDRESS_COMMA,
+    UNTIL_COMMA,
+    UNTIL_SEMICOLON,
+)
 
-# RFC 3261 20 for i f t v m l c e s k; RFC 8224 for y; o u: RFC 6665; r: RFC 3515; b: RFC 3892; x: RFC 4028;
+# i f t v m l c e s k: RFC 3261 20; y: RFC 8224; o u: RFC 6665; r: RFC 3515; b: RFC 3892; x: RFC 4028;
 # a j d: RFC 3841. "n" was Identity-Info and is gone (RFC 8224 13.1).
 COMPACT_FORMS: Final[dict[bytes, bytes]] = {
     b"a": b"accept-contact",
@@ -49,16 +58,22 @@ COMPACT_FORMS: Final[dict[bytes, bytes]] = {
     b"y": b"identity",
 }
 
-# CSeq (RFC 3261 8.1.1.5 even says 2**31), Expires, Retry-After and Content-Length are 32-bit in every stack.
+WHITE_SPACE: Final = b" \t\r\n"
+
+# CSeq, Expires, Retry-After: RFC 3261 8.1.1.5, 20.19, and RFC 4475 3.1.2.4 take 32 bits as the bound.
 MAX_SCALAR: Final = 2**32 - 1
-_MAX_SCALAR_DIGITS: Final = 10
+# Content-Length: more than any body that can come, and a bound on the work of reading digits.
+MAX_LENGTH: Final = 2**63 - 1
 
 
 class Param(NamedTuple):
-    """One `;name=value`. `value` is None without "=", and is kept as sent: quotes, escapes and case included."""
+    """One `;name=value`, as sent: quotes, escapes and case included. `value` is None without "="."""
 
     name: bytes
     value: bytes | None
+
+    def __bytes__(self) -> bytes:
+        return self.name if self.value is None else self.name + b"=" + self.value
 
 
 def canonical_name(name: bytes) -> bytes:
@@ -67,66 +82,72 @@ def canonical_name(name: bytes) -> bytes:
     return COMPACT_FORMS.get(lower, lower)
 
 
-def read_scalar(digits: bytes) -> int:
-    """The value of 1*DIGIT up to 2**32-1, else -1. Leading zeros do not count (RFC 4475 3.1.1.1)."""
+def unfold(text: bytes) -> bytes:
+    """A header value as one line: folds read as one SP (RFC 3261 7.3.1), no white space at its ends."""
+    text = text.strip(WHITE_SPACE)
+    if b"\n" not in text:
+        return text
+    # Line by line: one regular expression over all of it would look at a long run of blanks once per blank.
+    first, *others = text.split(b"\n")
+    lines = [first.removesuffix(b"\r").rstrip(b" \t")]
+    lines += [line.removesuffix(b"\r").strip(b" \t") for line in others[:-1]]
+    lines.append(others[-1].lstrip(b" \t"))
+    return b" ".join(lines)
+
+
+def read_number(digits: bytes, most: int) -> int:
+    """The value of 1*DIGIT, `most` + 1 if it is greater than `most`, -1 if it is not 1*DIGIT.
+
+    Leading zeros do not count (RFC 4475 3.1.1.1); int() alone refuses, or takes its time over, long digits.
+    """
     if not DIGITS.fullmatch(digits):
         return -1
     significant = digits.lstrip(b"0")
-    if len(significant) > _MAX_SCALAR_DIGITS:
-        return -1
-    number = int(significant or b"0")
-    return number if number <= MAX_SCALAR else -1
+    if len(significant) > len(str(most)):
+        return most + 1
+    return min(int(significant or b"0"), most + 1)
 
 
-def split_commas(value: bytes) -> list[bytes]:
-    """The elements of a list header, stripped; empty ones are kept so that they can be complained about."""
+def _split(value: bytes, until: re.Pattern[bytes], separator: bytes) -> list[bytes]:
     elements = []
     position = 0
     while True:
-        end = UNTIL_COMMA.match(value, position).end()  # type: ignore[union-attr]  # matches the empty run
-        if value[end:end + 1] != b",":  # the end, or a quote or bracket that is never closed
-            elements.append(value[position:].strip(b" \t"))
+        match = until.match(value, position)
+        end = match.end() if match else position
+        if value[end:end + 1] != separator:  # the end, or a quote or bracket that is never closed
+            elements.append(value[position:].strip(WHITE_SPACE))
             return elements
-        elements.append(value[position:end].strip(b" \t"))
+        elements.append(value[position:end].strip(WHITE_SPACE))
         position = end + 1
 
 
-def first_element(value: bytes) -> bytes:
-    """`split_commas(value)[0]` without reading the rest."""
-    end = UNTIL_COMMA.match(value).end()  # type: ignore[union-attr]  # matches the empty run
-    return (value[:end] if value[end:end + 1] == b"," else value).strip(b" \t")
+def split_commas(value: bytes) -> list[bytes]:
+    """The elements of a list (Via, Reason, Accept ...), stripped; empty ones stay, to be complained about."""
+    return _split(value, UNTIL_COMMA, b",")
+
+
+def split_addresses(value: bytes) -> list[bytes]:
+    """The elements of a list of addresses or of URIs in <>: commas inside <> do not separate."""
+    return _split(value, UNTIL_ADDRESS_COMMA, b",")
 
 
 def split_semicolons(value: bytes) -> list[bytes]:
-    """The pieces between semicolons, stripped, empty ones kept; the first is what stands before any parameter."""
-    pieces = []
-    position = 0
-    while True:
-        end = UNTIL_SEMICOLON.match(value, position).end()  # type: ignore[union-attr]  # matches the empty run
-        if value[end:end + 1] != b";":
-            pieces.append(value[position:].strip(b" \t"))
-            return pieces
-        pieces.append(value[position:end].strip(b" \t"))
-        position = end + 1
+    """The pieces between semicolons, stripped, empty ones kept; the first stands before any parameter."""
+    return _split(value, UNTIL_SEMICOLON, b";")
 
 
-def split_params(rest: bytes) -> tuple[Param, ...]:
-    """The parameters in `rest`, the part of a value that begins at its first ";" (or with junk that is skipped)."""
-    return tuple(read_param(piece) for piece in split_semicolons(rest)[1:])
-
-
-def read_param(piece: bytes) -> Param:
-    """One piece between semicolons as a parameter, without any check of its grammar."""
-    name, equals, value = piece.partition(b"=")
-    return Param(name.strip(b" \t"), value.strip(b" \t") if equals else None)
+def split_params(text: bytes) -> tuple[Param, ...]:
+    """The parameters in `text`, which begins at the first ";" or with junk before it; unchecked."""
+    params = []
+    for piece in split_semicolons(text)[1:]:
+        name, equals, value = piece.partition(b"=")
+        params.append(Param(name.strip(WHITE_SPACE), value.strip(WHITE_SPACE) if equals else None))
+    return tuple(params)
 
 
 def find_param(params: tuple[Param, ...], name: bytes) -> Param | None:
     """The first parameter of that lower-case name; names are case-insensitive (RFC 3261 7.3.1)."""
-    for param in params:
-        if param.name.lower() == name:
-            return param
-    return None
+    return next((param for param in params if param.name.lower() == name), None)
 
 
 def unquote(text: bytes) -> bytes:
@@ -137,7 +158,7 @@ def unquote(text: bytes) -> bytes:
 
 
 def quote(text: bytes) -> bytes:
-    """`text` as a quoted-string. CR and LF cannot be quoted (quoted-pair excludes them): ValueError."""
+    """`text` as a quoted-string. Raises ValueError for CR and LF, which quoted-pair excludes."""
     if b"\r" in text or b"\n" in text:
         raise ValueError("a quoted-string cannot hold a line break")
     return b'"' + text.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
