@@ -99,7 +99,8 @@ SENT_PROTOCOL: Final = re.compile(
 # SIP-date = rfc1123-date = wkday "," SP 2DIGIT SP month SP 4DIGIT SP time SP "GMT"
 SIP_DATE: Final = re.compile(
     rb"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun), [0-9]{2} "
-    rb"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) [0-9]{4} [0-9]{2}:[0-9]{2}:[0-9]{2} GMT", re.IGNORECASE)
+    rb"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) [0-9]{4} "
+    rb"[0-9]{2}:[0-9]{2}:[0-9]{2} GMT", re.IGNORECASE)
 
 # Control characters that stand bare in a value (group 1); quoted pairs may hold them and are consumed first.
 CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
