@@ -6,11 +6,14 @@ Two readers of one form. `read_address` takes what screening needs out of anythi
 
 import re
 from dataclasses import dataclass
+from typing import Final
 
 from agent.model import ParseError
 from agent.sip.grammar import DISPLAY_NAME, PARAMETER, TOKEN, UNTIL_ADDR_SPEC, UNTIL_SEMICOLON
 from agent.sip.headers import WHITE_SPACE, Param, find_param, quote, split_params, split_semicolons, unquote
 from agent.sip.uri import Uri, parse_uri
+
+_FIRST_WORD: Final = re.compile(rb"[^ \t\r\n]*+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +63,7 @@ def read_address(value: bytes) -> tuple[bytes, bytes]:
         return value[end + 1:close].strip(WHITE_SPACE), rest[_end_of(UNTIL_SEMICOLON, rest):]
     if stop == b'"' or value[:1] == b'"':
         return b"", b""
-    words = value[:end].split(None, 1)
-    return (words[0] if words else b""), value[end:]
+    return value[:min(end, _end_of(_FIRST_WORD, value))], value[end:]
 
 
 def read_tag(params_text: bytes) -> bytes:

@@ -143,21 +143,23 @@ def _read_start_line(raw: bytes, it: PythonScan) -> int:
         return end
     response = STATUS_LINE.fullmatch(line)
     if not response:
-        reason, at = why_refused(line)
-        raise ParseError("start-line", reason, start + at)
+        raise refused_start_line(raw, start)
     it.method = ""
     it.request_uri = b""
     it.status = int(response[1])
     return end
 
 
-def why_refused(line: bytes) -> tuple[str, int]:
-    """What is wrong with a line that is neither Request-Line nor Status-Line, and at which byte of it."""
+def refused_start_line(raw: bytes, start: int) -> ParseError:
+    """What is wrong with the line that begins at `start`: neither Request-Line nor Status-Line."""
+    line = raw[start:].partition(b"\n")[0].removesuffix(b"\r")
     if not line:
-        return "no start line", 0
-    if line[:4].upper() == b"SIP/":
-        return _wrong_in_status_line(line)
-    return _wrong_in_request_line(line)
+        reason, at = "no start line", 0
+    elif line[:4].upper() == b"SIP/":
+        reason, at = _wrong_in_status_line(line)
+    else:
+        reason, at = _wrong_in_request_line(line)
+    return ParseError("start-line", reason, start + at)
 
 
 def _wrong_in_status_line(line: bytes) -> tuple[str, int]:
