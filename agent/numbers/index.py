@@ -31,7 +31,7 @@ class NumberIndex(Protocol):
     """What both twins do. Takes national numbers as integers; outside 0 to 10**10 - 1 none is inside."""
 
     def locate(self, national: int, /) -> int:
-        """The position of a single number in `suffixes`, else IN_BLOCK if its block is listed, else ABSENT."""
+        """The position of a single number in `suffixes`, else IN_BLOCK (its block is listed) or ABSENT."""
         ...
 
     def contains(self, national: int, /) -> bool:

@@ -136,7 +136,7 @@ def _nanp(digits: str) -> Reading:
     if is_valid(national):
         return Reading(Number(NumberKind.NANP, digits, national), "a +1 number of the numbering plan")
     return Reading(
-        Number(NumberKind.NANP_INVALID, digits, national), "a +1 number that the numbering plan does not allow"
+        Number(NumberKind.NANP_INVALID, digits, national), "a +1 number that the plan does not allow"
     )
 
 
