@@ -135,21 +135,22 @@ def _ethernet(data: bytes, start: int, end: int, layers: int, depth: int) -> Fou
 
 def _network(ethertype: int, data: bytes, start: int, end: int, layers: int, depth: int) -> Found:
     """Dispatch on an EtherType, through VLAN tags (IEEE 802.1Q, 802.1ad and their predecessor)."""
-    for _ in range(MAX_TAGS + 1):
-        if ethertype in (_ETHERTYPE_IPV4, _ETHERTYPE_IPV6):
-            return _ip(data, start, end, layers, depth)
-        if ethertype not in _TAGS:
-            break
+    last_tag = start + 4 * MAX_TAGS
+    while ethertype in _TAGS:
         if start + 4 > end:
             return Skip.CUT
+        if start == last_tag:
+            return Skip.TOO_DEEP
         ethertype = _u16(data, start + 2)[0]
         start += 4
         layers |= VLAN
+    if ethertype in (_ETHERTYPE_IPV4, _ETHERTYPE_IPV6):
+        return _ip(data, start, end, layers, depth)
     if ethertype == _ETHERTYPE_PPPOE:  # RFC 2516 4: version, code, session, length; then PPP
         return _ppp(data, start + 6, end, layers | TUNNEL, depth) if start + 6 <= end else Skip.CUT
     if ethertype in _MPLS:
         return _mpls(data, start, end, layers, depth)
-    return Skip.TOO_DEEP if ethertype in _TAGS else Skip.NOT_IP
+    return Skip.NOT_IP
 
 
 def _mpls(data: bytes, start: int, end: int, layers: int, depth: int) -> Found:

@@ -24,7 +24,7 @@ MAX_PIECES: Final = 256
 """Pieces that may wait behind a gap, so that tiny segments cannot make the search for a place slow."""
 
 MAX_HELD_TOTAL: Final = 32 << 20
-"""Bytes that may wait behind gaps in all directions together."""
+"""Bytes that may wait in all directions together, behind gaps and for the rest of their message."""
 
 GAP_TIMEOUT: Final = 3.0
 """Seconds that a gap may last: a lost segment is repeated after 1 s (RFC 6298 2.1), then after 2 more."""
@@ -49,6 +49,11 @@ class Sink(Protocol[T]):
     @property
     def refused(self) -> bool:
         """Whether it wants no more bytes."""
+        ...
+
+    @property
+    def pending(self) -> int:
+        """Bytes that it keeps until more come."""
         ...
 
     def feed(self, data: bytes) -> list[T]:
@@ -78,8 +83,8 @@ class StreamCounts:
 class _Direction(Generic[T]):
     """One direction of a connection. Positions are sequence numbers that do not wrap."""
 
-    __slots__ = ("closed", "end", "expected", "held", "initial", "pieces", "seen", "sink", "starts",
-                 "waiting_since")
+    __slots__ = ("closed", "end", "expected", "held", "initial", "pending", "pieces", "seen", "sink",
+                 "starts", "waiting_since")
 
     def __init__(self, sink: Sink[T], expected: int, now: float) -> None:
         self.sink: Sink[T] | None = sink  # None: closed or not wanted
@@ -87,6 +92,7 @@ class _Direction(Generic[T]):
         self.starts: list[int] = []  # of `pieces`, sorted, none overlapping
         self.pieces: list[bytes] = []
         self.held = 0
+        self.pending = 0  # what the sink keeps
         self.waiting_since = now
         self.seen = now
         self.end = -1  # position behind the last byte, once a FIN said so
@@ -241,10 +247,16 @@ class Streams(Generic[T]):
         if direction.sink is None:
             return []
         completed = direction.sink.feed(data)
+        self._account(direction, direction.sink.pending)
         if direction.sink.refused:
             direction.sink = None
+            self._account(direction, 0)
             self._held -= direction.forget()
         return completed
+
+    def _account(self, direction: _Direction[T], pending: int) -> None:
+        self._held += pending - direction.pending
+        direction.pending = pending
 
     def _drain(self, direction: _Direction[T]) -> list[T]:
         completed: list[T] = []
@@ -258,6 +270,7 @@ class Streams(Generic[T]):
         direction.expected = position
         if direction.sink is not None:
             direction.sink.gap()
+            self._account(direction, direction.sink.pending)
 
     def _skip_gaps(self, direction: _Direction[T]) -> list[T]:
         """Hand out everything held, gaps or not."""
@@ -271,6 +284,7 @@ class Streams(Generic[T]):
         completed = self._skip_gaps(direction)
         if direction.sink is not None:
             direction.sink.finish()
+        self._account(direction, 0)
         direction.sink, direction.closed = None, True
         return completed
 

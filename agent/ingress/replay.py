@@ -1,0 +1,253 @@
+"""Drives capture files through screening: packets, datagrams and streams, messages, decisions.
+
+Runs on the capture's own clock and holds only bounded tables, so a capture of any size replays in constant
+memory. Several files are one run: tables, streams and counters carry on from file to file. Must not know
+policy or print anything: whoever iterates over `run` sees the decisions, and `files` counts what was read.
+"""
+
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from agent.ingress.capture_file import CaptureFile, Damage
+from agent.ingress.fragments import Fragments
+from agent.ingress.layers import (
+    LINK_TYPES,
+    TUNNEL,
+    VLAN,
+    Found,
+    Fragment,
+    Skip,
+    Tcp,
+    Udp,
+    decode,
+    reassembled,
+)
+from agent.ingress.recognition import SIP_PORTS, Message, SipStream, begins_like_sip, message_of
+from agent.ingress.streams import Streams
+from agent.model import ConfigError, ParseError
+from agent.screening import Decision, Observation, Screening
+from agent.sip.scan import scan
+
+MAX_DISORDER: Final = 5.0
+"""Seconds that a packet may be older than its predecessors: captures of several interfaces are not sorted.
+What is older comes from another time, and the clock starts again from there."""
+
+MAX_NAMES: Final = 64
+"""Distinct methods, link types and the like that are counted by name; the wire can invent any number."""
+
+OTHERS: Final = "(others)"
+PROGRESS_EVERY: Final = 512  # packets between two reports of the position; a power of two
+
+
+class CaptureClock:
+    """Monotonic seconds from a capture's timestamps, which may stand still or jump back."""
+
+    def __init__(self) -> None:
+        self._now: float | None = None
+        self._shift = 0.0
+
+    def read(self, when: float) -> float:
+        """The time of a packet stamped `when`; never less than what was read before."""
+        now = when + self._shift
+        if self._now is None or now > self._now:
+            self._now = now
+        elif now < self._now - MAX_DISORDER:
+            self._shift += self._now - now  # so that time goes on from here at the capture's pace
+        return self._now
+
+
+@dataclass(slots=True)
+class FileCounts:
+    """What one capture file held. `transports`, `methods` and `responses` count messages, `skipped` frames.
+
+    `invites` are INVITE messages with their repeats; `attempts` are decisions on calls that were not seen
+    before. `parse_errors` begin like SIP and cannot be read; `not_sip` is anything else on a SIP port.
+    """
+
+    path: str
+    packets: int = 0
+    first: float | None = None
+    last: float | None = None
+    sip_messages: int = 0
+    methods: dict[str, int] = field(default_factory=dict)
+    responses: dict[str, int] = field(default_factory=dict)
+    invites: int = 0
+    attempts: int = 0
+    transports: dict[str, int] = field(default_factory=dict)
+    parse_errors: int = 0
+    not_sip: int = 0
+    vlan: int = 0
+    tunnels: int = 0
+    fragments: int = 0
+    reassembled: int = 0
+    truncated: int = 0
+    tcp_gaps: int = 0
+    skipped: dict[str, int] = field(default_factory=dict)
+    unsupported_links: dict[str, int] = field(default_factory=dict)
+    damage: Damage | None = None
+    error: str = ""
+
+    @property
+    def whole(self) -> bool:
+        """Whether the file was read to its end and understood."""
+        return not self.error and self.damage is None
+
+    def count(self, table: dict[str, int], name: str) -> None:
+        """Count one more `name` in one of the tables above, within MAX_NAMES names."""
+        if name not in table and len(table) >= MAX_NAMES:
+            name = OTHERS
+        table[name] = table.get(name, 0) + 1
+
+
+class Outcome(NamedTuple):
+    """The decisions on one INVITE, one per screening; None where a screening leaves the message alone."""
+
+    when: float
+    decisions: tuple[Decision | None, ...]
+
+
+class Replay:
+    """One run over capture files. `ports` empty: every port is looked at, and SIP is told by its content."""
+
+    def __init__(self, screenings: Sequence[Screening], ports: frozenset[int] = frozenset(),
+                 progress: Callable[[int], None] = lambda _position: None) -> None:
+        self.files: list[FileCounts] = []
+        self._screenings = screenings
+        self._only_ports = ports
+        self._sip_ports = ports or SIP_PORTS
+        self._progress = progress
+        self._clock = CaptureClock()
+        self._fragments = Fragments()
+        self._streams: Streams[Message] = Streams(self._accept)
+        self._counts = FileCounts("")
+
+    def run(self, paths: Sequence[Path]) -> Iterator[Outcome]:
+        """Every decision on a call attempt, in the order of the capture. Reads the files in the order given.
+
+        Raises nothing: what cannot be read of a file is in its FileCounts, and the next file is read.
+        """
+        before = 0
+        for path in paths:
+            capture = CaptureFile(path)
+            self._counts = FileCounts(str(path))
+            self.files.append(self._counts)
+            try:
+                yield from self._read(capture, before)
+            except ConfigError as error:
+                self._counts.error = error.reason
+            self._counts.damage = capture.damage
+            self._note_links()
+            before += capture.size or 0
+        if self.files:  # what the streams still hold belongs to the end of the run
+            last = self._counts.last or 0.0
+            for message in self._streams.finish():
+                yield from self._message(message, last, self._clock.read(last))
+
+    def _read(self, capture: CaptureFile, before: int) -> Iterator[Outcome]:
+        counts, fragments, streams = self._counts, self._fragments, self._streams
+        fragments_before, gaps_before = fragments.counts.reassembled, streams.counts.gaps
+        try:
+            for packet in capture.packets():
+                when = packet.when
+                if not counts.packets & (PROGRESS_EVERY - 1):
+                    self._progress(before + capture.position)
+                if counts.first is None:
+                    counts.first = when
+                counts.packets += 1
+                counts.last = when
+                if packet.wire_length > len(packet.data):
+                    counts.truncated += 1
+                now = self._clock.read(when)
+                for message in self._messages(decode(packet.linktype, packet.data), packet.linktype, now):
+                    yield from self._message(message, when, now)
+        finally:
+            counts.reassembled = fragments.counts.reassembled - fragments_before
+            counts.tcp_gaps = streams.counts.gaps - gaps_before
+
+    def _messages(self, found: Found, linktype: int, now: float) -> Sequence[Message]:
+        """The messages that one frame completes: of a datagram, of fragments, or of a stream."""
+        if isinstance(found, Skip):
+            self._skip(found, linktype)
+            return ()
+        counts = self._counts
+        if found.layers:
+            counts.vlan += found.layers & VLAN != 0
+            counts.tunnels += found.layers & TUNNEL != 0
+        while isinstance(found, Fragment):  # a reassembled datagram may be a tunnel with fragments inside
+            counts.fragments += 1
+            whole = self._fragments.add(found, now)
+            if whole is None:
+                return ()
+            found = reassembled(found, *whole)
+        if isinstance(found, Skip):
+            self._skip(found, linktype)
+            return ()
+        if self._only_ports and not {found.source_port, found.destination_port} & self._only_ports:
+            return ()
+        return self._datagram(found) if isinstance(found, Udp) else self._streams.add(found, now)
+
+    def _skip(self, reason: Skip, linktype: int) -> None:
+        if reason is Skip.LINK_TYPE:
+            self._counts.count(self._counts.unsupported_links, str(linktype))
+        else:
+            self._counts.count(self._counts.skipped, reason.value)
+
+    def _datagram(self, found: Udp) -> Sequence[Message]:
+        if begins_like_sip(found.payload):
+            return (message_of(found),)
+        if found.source_port in self._sip_ports or found.destination_port in self._sip_ports:
+            self._counts.not_sip += 1
+        return ()
+
+    def _accept(self, first: Tcp, from_start: bool) -> SipStream:
+        on_sip_port = first.source_port in self._sip_ports or first.destination_port in self._sip_ports
+        return SipStream(first, from_start, on_sip_port, self._not_sip)
+
+    def _not_sip(self) -> None:
+        self._counts.not_sip += 1
+
+    def _message(self, message: Message, when: float, now: float) -> Iterator[Outcome]:
+        """Count one message and hand it to every screening."""
+        counts = self._counts
+        try:
+            read = scan(message.raw)
+        except ParseError:
+            counts.parse_errors += 1
+            return
+        counts.sip_messages += 1
+        counts.count(counts.transports, message.transport)
+        if read.status:
+            counts.count(counts.responses, str(read.status))
+        else:
+            counts.count(counts.methods, read.method)
+            counts.invites += read.method == "INVITE"
+        observation = Observation(
+            message.raw, message.transport, address_text(message.source), message.source_port,
+            address_text(message.destination), message.destination_port, when)
+        decisions = tuple(screening.handle(observation, now) for screening in self._screenings)
+        if decisions and decisions[0] is not None and decisions[0].seen.counts:
+            counts.attempts += 1
+            yield Outcome(when, decisions)
+        elif any(decision is not None and decision.seen.counts for decision in decisions):
+            yield Outcome(when, decisions)
+
+    def _note_links(self) -> None:
+        """A file of nothing but frames that cannot be read is an error, not a capture without SIP."""
+        counts = self._counts
+        unread = sum(counts.unsupported_links.values())
+        if unread and unread == counts.packets and not counts.error:
+            names = ", ".join(f"{name} ({number})" for number, name in sorted(LINK_TYPES.items()))
+            counts.error = (f"has link type {', '.join(counts.unsupported_links)}, which cannot be read;"
+                            f" supported: {names}")
+
+
+@lru_cache(maxsize=4096)
+def address_text(packed: bytes) -> str:
+    """An address as text, without brackets; "192.0.2.1" also where IPv6 carries it (RFC 4291 2.5.5.2)."""
+    if len(packed) == 16 and packed.startswith(b"\0\0\0\0\0\0\0\0\0\0\xff\xff"):
+        packed = packed[12:]
+    return socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed)
