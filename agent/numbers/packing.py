@@ -13,8 +13,8 @@ from itertools import accumulate, groupby, islice
 from operator import sub
 from typing import Final, NamedTuple
 
-from agent.numbers.index import BITMAP_BYTES, BLOCK, GROUP, GROUPS
-from agent.numbers.ranges import NANP_FIRST, Piece
+from agent.numbers.index import BLOCK, GROUP, GROUPS
+from agent.numbers.ranges import Piece
 
 _BIT_RUNS: Final = re.compile(rb"\xff+|[^\x00\xff]")
 
@@ -116,32 +116,3 @@ def join(numbers: Iterable[int]) -> Iterator[Piece]:
         last = number
     if first >= 0:
         yield Piece(first, last)
-
-
-class Collector:
-    """Takes pieces in any order; keeps whole blocks as bits and everything else as single numbers."""
-
-    def __init__(self) -> None:
-        self.bitmap = bytearray()
-        self.nationals = array("Q")
-        self.others = array("Q")
-
-    def add(self, piece: Piece) -> None:
-        """Add all numbers of a piece."""
-        if not piece.is_nanp:
-            self.others.extend(range(piece.first, piece.last + 1))
-            return
-        first, stop = piece.first - NANP_FIRST, piece.last - NANP_FIRST + 1
-        first_block, stop_block = -(-first // BLOCK), stop // BLOCK
-        if first_block >= stop_block:
-            self.nationals.extend(range(first, stop))
-            return
-        self.nationals.extend(range(first, first_block * BLOCK))
-        self.nationals.extend(range(stop_block * BLOCK, stop))
-        self.add_blocks(first_block, stop_block)
-
-    def add_blocks(self, first: int, stop: int) -> None:
-        """Add the blocks `first` to `stop - 1`."""
-        if not self.bitmap:
-            self.bitmap = bytearray(BITMAP_BYTES)
-        set_blocks(self.bitmap, first, stop)

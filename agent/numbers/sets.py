@@ -17,7 +17,6 @@ from typing import Final, NamedTuple
 from agent.model import Number, NumberKind
 from agent.numbers.index import BITMAP_BYTES, BLOCK, number_index
 from agent.numbers.packing import (
-    Collector,
     block_runs,
     count_bits,
     full_blocks,
@@ -77,7 +76,7 @@ class NumberSet:
         collector = Collector()
         for piece in pieces:
             collector.add(piece)
-        return cls(_canonical(collector.bitmap, collector.nationals, collector.others))
+        return collector.finish()
 
     @classmethod
     def build_from_ints(
@@ -193,6 +192,39 @@ class NumberSet:
         """Let go of the arrays, so that a mapped file can be closed; every later look-up raises ValueError."""
         self._index.release()
         self._sections = _EMPTY
+
+
+class Collector:
+    """Takes pieces in any order; keeps whole blocks as bits and everything else as single numbers."""
+
+    def __init__(self) -> None:
+        self.bitmap = bytearray()
+        self.nationals = array("Q")
+        self.others = array("Q")
+
+    def add(self, piece: Piece) -> None:
+        """Add all numbers of a piece."""
+        if not piece.is_nanp:
+            self.others.extend(range(piece.first, piece.last + 1))
+            return
+        first, stop = piece.first - NANP_FIRST, piece.last - NANP_FIRST + 1
+        first_block, stop_block = -(-first // BLOCK), stop // BLOCK
+        if first_block >= stop_block:
+            self.nationals.extend(range(first, stop))
+            return
+        self.nationals.extend(range(first, first_block * BLOCK))
+        self.nationals.extend(range(stop_block * BLOCK, stop))
+        self.add_blocks(first_block, stop_block)
+
+    def add_blocks(self, first: int, stop: int) -> None:
+        """Add the blocks `first` to `stop - 1`."""
+        if not self.bitmap:
+            self.bitmap = bytearray(BITMAP_BYTES)
+        set_blocks(self.bitmap, first, stop)
+
+    def finish(self) -> NumberSet:
+        """The set of everything that was added."""
+        return NumberSet(_canonical(self.bitmap, self.nationals, self.others))
 
 
 def _bits(numbers: NumberSet) -> int:
