@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from agent.model import ParseError
-from agent.sip.grammar import DISPLAY_NAME, PARAMETER, TOKEN, UNTIL_ADDR_SPEC, UNTIL_SEMICOLON
+from agent.sip.grammar import DISPLAY_NAME, OPAQUE, PARAMETER, TOKEN, UNTIL_ADDR_SPEC, UNTIL_SEMICOLON
 from agent.sip.headers import WHITE_SPACE, Param, find_param, quote, split_params, split_semicolons, unquote
 from agent.sip.uri import Uri, parse_uri
 
@@ -88,7 +88,7 @@ def parse_address(value: bytes) -> Address:
     _check_addr_spec(uri, 0)
     for character in (b"?", b","):
         if character in uri:
-            raise ParseError("address", f'an addr-spec with "{character.decode()}" must stand in <>',
+            raise ParseError("address", f"an addr-spec with {character.decode()} must stand in <>",
                              uri.index(character))
     return Address(b"", uri, parse_params(value[end:], end))
 
@@ -113,6 +113,8 @@ def _check_addr_spec(uri: bytes, offset: int) -> None:
         raise ParseError("address", "no addr-spec", offset)
     if len(uri.split()) != 1 or uri != uri.strip():
         raise ParseError("address", "white space in the addr-spec", offset)
+    if not OPAQUE.fullmatch(uri):
+        raise ParseError("address", "control character, quote or angle bracket in the addr-spec", offset)
 
 
 def parse_params(text: bytes, offset: int = 0) -> tuple[Param, ...]:

@@ -22,6 +22,8 @@ DIGITS: Final = re.compile(rb"[0-9]++")
 QUOTED: Final = rb'"(?:[^"\\]++|\\.)*+"'
 QUOTED_STRING: Final = re.compile(QUOTED, re.DOTALL)
 QUOTED_PAIR: Final = re.compile(rb"\\(.)", re.DOTALL)
+# What cannot stand in the text without a backslash: the two delimiters and the control characters but HTAB.
+TO_ESCAPE: Final = re.compile(rb"[\"\\\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 # Up to the next separator outside "..." (and outside <...> for the comma of address lists). A match ends at
 # the separator, at the end of the value, or at a quote or angle bracket that is never closed.

@@ -29,6 +29,7 @@ from agent.sip.grammar import (
     DIGITS,
     QUOTED_PAIR,
     QUOTED_STRING,
+    TO_ESCAPE,
     UNTIL_ADDRESS_COMMA,
     UNTIL_COMMA,
     UNTIL_SEMICOLON,
@@ -161,4 +162,4 @@ def quote(text: bytes) -> bytes:
     """`text` as a quoted-string. Raises ValueError for CR and LF, which quoted-pair excludes."""
     if b"\r" in text or b"\n" in text:
         raise ValueError("a quoted-string cannot hold a line break")
-    return b'"' + text.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
+    return b'"' + TO_ESCAPE.sub(rb"\\\g<0>", text) + b'"'
