@@ -39,13 +39,23 @@ def extension(name: str, *sources: str) -> Extension:
         f"agent.native.{name}",
         [f"agent/native/{s}" for s in sources],
         depends=[str(h.relative_to(ROOT)) for h in (ROOT / "agent/native").glob("*.h")],
-        extra_compile_args=["-O3", "-std=c11", "-Wall", "-Wextra", "-Wno-missing-field-initializers",
-                            "-ffile-prefix-map=" + str(ROOT) + "=."],
+        extra_compile_args=[
+            "-O3",
+            "-std=c11",
+            "-Wall",
+            "-Wextra",
+            "-Wno-missing-field-initializers",
+            "-ffp-contract=off",  # the twins must compute the same doubles on every machine
+            "-ffile-prefix-map=" + str(ROOT) + "=.",
+        ],
         optional=True,
     )
 
 
 generate_contracts()
-EXTENSIONS = [e for e in (extension("_sip", "sip.c"), extension("_numbers", "numbers.c"))
-              if all((ROOT / s).exists() for s in e.sources)]
+EXTENSIONS = [
+    e
+    for e in (extension("_sip", "sip.c"), extension("_numbers", "numbers.c"), extension("_rates", "rates.c"))
+    if all((ROOT / s).exists() for s in e.sources)
+]
 setup(ext_modules=EXTENSIONS)

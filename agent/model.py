@@ -29,7 +29,7 @@ class ConfigError(ValueError):
         self.reason = reason
 
 
-class ConfigErrors(ConfigError):
+class ConfigErrors(ConfigError):  # noqa: N818  several ConfigError
     """Everything that is wrong with one document, so that the operator mends it in one go."""
 
     def __init__(self, errors: Sequence[ConfigError]) -> None:

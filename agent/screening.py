@@ -5,18 +5,18 @@ epoch. Whatever cannot be read or goes wrong passes: a screening that fails must
 perform the effects, in order.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import cast
 
 from agent.calls.attempts import AttemptTable, Seen
-from agent.calls.sessions import SessionTable
 from agent.model import (
     ALLOW,
     DISCARD,
     NO_NUMBER,
     RELEASE,
+    Allow,
     CallAttempt,
     Category,
     Drop,
@@ -32,14 +32,15 @@ from agent.model import (
 from agent.numbers.reading import read_number
 from agent.policy.policy import Policy
 from agent.policy.rules import RuleState, build_rules
-from agent.policy.rules.emergency import EmergencyRule
+from agent.policy.rules.limits import LimitStage
 from agent.policy.trunks import Trunk
 from agent.records.record import CallRecord
 from agent.sip.answers import build_answer
 from agent.sip.scan import scan
 
 PASSED = Verdict(ALLOW, "", Category.NONE, "no rule objects")
-FULL_NUMBERS = frozenset({NumberKind.NANP, NumberKind.FOREIGN})
+NEW = Seen.NEW
+FULL_NUMBERS = (NumberKind.NANP, NumberKind.FOREIGN)  # a tuple: hashing an enum costs more than looking at two
 
 
 # Verdict, shadow refusals, policy and numbers of an attempt: all that is kept while copies of it may still come.
@@ -69,17 +70,6 @@ class Decision:
     shadow: tuple[Verdict, ...]
     policy: Policy
 
-    def effects(self) -> tuple[Effect, ...]:
-        """What the edge has to do with the message. The same bytes for every copy of the INVITE."""
-        match self.verdict.action:
-            case Refuse(answer):
-                request = self.attempt.message.raw
-                return DISCARD, Reply(build_answer(request, answer, to_tag=_to_tag(self.attempt.message)))
-            case Drop():
-                return (DISCARD,)
-            case _:
-                return (RELEASE,)
-
     def record(self) -> CallRecord:
         """The call record of this attempt."""
         return CallRecord.of(self.attempt, self.verdict, self.shadow, self.policy)
@@ -88,22 +78,41 @@ class Decision:
 class Screening:
     """Screens under one policy at a time; `swap` takes the next one and keeps what is counted."""
 
-    def __init__(self, policy: Policy, on_failure: Callable[[Exception], None] = lambda _error: None) -> None:
+    def __init__(
+        self, policy: Policy, secret: bytes = b"", on_failure: Callable[[Exception], None] = lambda _error: None
+    ) -> None:
+        """`secret` (up to 64 bytes) makes To tags unguessable; `on_failure` hears of faults of ours."""
         self.attempts = AttemptTable()
-        self.sessions = SessionTable()
         # Messages that are no SIP, and faults of ours; each of them passed.
         self.unreadable = 0
         self.failures = 0
+        self._secret = secret
         self._on_failure = on_failure
-        self._state = RuleState(self.sessions)
+        self._state = RuleState()
+        self.sessions = self._state.sessions
         self.swap(policy)
 
     def swap(self, policy: Policy) -> None:
         """Decide by another policy from now on. Calls in progress and counters stay."""
-        rules, limits = build_rules(policy, self._state)
-        self._state.keep_only(policy)
-        self.policy, self._emergency, self._rules, self._limits = (
-            policy, EmergencyRule(policy.emergency), rules, limits)
+        self.policy, self._rules = policy, build_rules(policy, self._state)
+
+    def effects(self, decision: Decision) -> tuple[Effect, ...]:
+        """What the edge has to do with the message: the same bytes for every copy of a refused INVITE.
+
+        A refused request that lacks what an answer is made of (Via, From, To, Call-ID, CSeq) goes on to the SBC,
+        which cannot accept it either.
+        """
+        message = decision.attempt.message
+        match decision.verdict.action:
+            case Refuse(answer):
+                try:
+                    return DISCARD, Reply(build_answer(message.raw, answer, to_tag=_to_tag(self._secret, message)))
+                except ParseError:
+                    return (RELEASE,)
+            case Drop():
+                return (DISCARD,)
+            case Allow():
+                return (RELEASE,)
 
     def handle(self, observation: Observation, now: float) -> Decision | None:
         """Take one message into account. A decision for an INVITE without To tag; None for everything else.
@@ -115,7 +124,7 @@ class Screening:
             return self._handle(observation, now)
         except ParseError:
             self.unreadable += 1
-        except Exception as error:  # noqa: BLE001  the one catch-all: a fault of ours must not break a call
+        except Exception as error:
             self.failures += 1
             self._on_failure(error)
         return None
@@ -132,8 +141,10 @@ class Screening:
         entry = self.attempts.observe(trunk.id, message, now)
         seen = entry.seen
         if entry.decision is not None and seen is not Seen.NEW:
-            judged = cast(_Judged, entry.decision)
+            judged = cast("_Judged", entry.decision)
             if _stands(seen, judged, attempt):
+                if seen is not Seen.RETRANSMISSION:
+                    self.sessions.observe(message, now)
                 verdict, shadow, policy, _ = judged
                 return Decision(seen, attempt, verdict, shadow, policy)
             seen = Seen.EXCESS
@@ -144,29 +155,33 @@ class Screening:
 
     def decide(self, attempt: CallAttempt, now: float) -> Decision:
         """Run every rule over one new attempt. The first refusal by an enforcing rule decides."""
-        emergency = self._emergency.check(attempt, now)
+        rules = self._rules
+        emergency = rules.emergency.check(attempt, now)
         if emergency is not None:
-            return Decision(Seen.NEW, attempt, emergency, (), self.policy)
+            return Decision(NEW, attempt, emergency, (), self.policy)
+        refusals: list[tuple[bool, Verdict]] | None = None
+        for rule in rules.before:
+            verdict = rule.check(attempt, now)
+            if verdict is not None:
+                refusals = [*(refusals or ()), (rule.enforcing, verdict)]
+        limits = rules.limits
+        if limits is not None and (over := limits.check(attempt, now)):
+            refusals = [*(refusals or ()), *over]
+        for rule in rules.after:
+            verdict = rule.check(attempt, now)
+            if verdict is not None:
+                refusals = [*(refusals or ()), (rule.enforcing, verdict)]
         refusal: Verdict | None = None
         shadow: tuple[Verdict, ...] = ()
-        for rule in self._rules:
-            verdict = rule.check(attempt, now)
-            if verdict is None:
-                continue
-            if not rule.enforcing:
-                shadow += (verdict,)
-            elif refusal is None:
-                refusal = verdict
-        if refusal is None:
-            self._admit(attempt, now)
-        return Decision(Seen.NEW, attempt, refusal or PASSED, shadow, self.policy)
+        if refusals is not None:
+            refusal = next((verdict for enforcing, verdict in refusals if enforcing), None)
+            shadow = tuple([verdict for enforcing, verdict in refusals if not enforcing])
+        if refusal is None and limits is not None:
+            self._admit(limits, attempt, now)
+        return Decision(NEW, attempt, refusal or PASSED, shadow, self.policy)
 
-    def _admit(self, attempt: CallAttempt, now: float) -> None:
-        keys: tuple[Hashable, ...] = ()
-        for limit in self._limits:
-            key = limit.admit(now)
-            if key is not None:
-                keys += (key,)
+    def _admit(self, limits: LimitStage, attempt: CallAttempt, now: float) -> None:
+        keys = limits.admit(now)
         if keys:
             self.sessions.open(attempt.message.call_id, attempt.message.from_tag, keys, now)
 
@@ -196,16 +211,30 @@ def _attempt(observation: Observation, message: Scan, trunk: Trunk) -> CallAttem
             calling, other = asserted, calling
     called = read_number(message.request_uri, country)
     to = NO_NUMBER if called.kind in FULL_NUMBERS else read_number(message.to_uri, country)
-    return CallAttempt(observation.when, trunk.id, trunk.customer, trunk.upstream, observation.source,
-                       calling, other, called, to, message)
+    return CallAttempt(
+        observation.when,
+        trunk.id,
+        trunk.customer,
+        trunk.upstream,
+        observation.source,
+        calling,
+        other,
+        called,
+        to,
+        message,
+    )
 
 
 def _asserted(uris: tuple[bytes, ...], country: str) -> Number | None:
     """The first number among at most two asserted identities (RFC 3325 9.1: one sip, one tel)."""
-    return next((n for n in (read_number(uri, country) for uri in uris[:2]) if n.digits), None)
+    for uri in uris[:2]:
+        number = read_number(uri, country)
+        if number.digits:
+            return number
+    return None
 
 
-def _to_tag(message: Scan) -> str:
+def _to_tag(secret: bytes, message: Scan) -> str:
     """The same for every copy of one INVITE, so that a retransmission gets the same answer (RFC 3261 17.2.1)."""
-    seed = b"\0".join((message.call_id, message.from_tag, message.branch, message.sent_by, message.request_uri))
-    return blake2b(seed, digest_size=8).hexdigest()
+    seed = b"\0".join((message.call_id, message.from_tag, message.branch, message.sent_by, b"%d" % message.cseq))
+    return blake2b(seed, digest_size=8, key=secret).hexdigest()

@@ -28,13 +28,19 @@ def _version() -> str:
 
 def build_parser(command: str | None) -> argparse.ArgumentParser:
     """The whole parser; only `command`'s own module is imported, so that `--help` stays instant."""
-    parser = argparse.ArgumentParser(prog="sbc-agent", description=SUMMARY, epilog=EXIT_HELP,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="sbc-agent", description=SUMMARY, epilog=EXIT_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--version", action="version", version=f"sbc-agent {_version()}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     for name, (module_name, help_text) in COMMANDS.items():
-        sub = subparsers.add_parser(name, help=help_text, description=help_text[0].upper() + help_text[1:] + ".",
-                                    epilog=EXIT_HELP, formatter_class=argparse.RawDescriptionHelpFormatter)
+        sub = subparsers.add_parser(
+            name,
+            help=help_text,
+            description=help_text[0].upper() + help_text[1:] + ".",
+            epilog=EXIT_HELP,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         if name == command:
             module = importlib.import_module(module_name)
             module.configure(sub)

@@ -49,10 +49,10 @@ def progress(label: str, total: float | None, *, enabled: bool | None = None) ->
     if not enabled:
         yield lambda _position: None
         return
+    import time  # noqa: PLC0415
+
     from rich.console import Console  # noqa: PLC0415
     from rich.progress import Progress  # noqa: PLC0415
-
-    import time  # noqa: PLC0415, I001
 
     started = time.monotonic()
     bar = Progress(console=Console(stderr=True), transient=True)

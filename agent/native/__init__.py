@@ -20,3 +20,4 @@ def _load(name: str) -> ModuleType | None:
 
 sip = _load("_sip")
 numbers = _load("_numbers")
+rates = _load("_rates")

@@ -39,10 +39,17 @@ COUNTRY: Final = re.compile(r"[1-9][0-9]{0,2}", re.ASCII)
 PREFIX: Final = re.compile(r"[1-9][0-9]{0,14}", re.ASCII)
 SHORT_CODE: Final = re.compile(r"[0-9]{2,6}", re.ASCII)
 # Names of the built-in rules; a limit must not borrow one, or a verdict would name the wrong rule.
-RESERVED_NAMES: Final = frozenset({
-    "emergency", "provider-block", "do-not-originate", "caller-id-authorisation", "identity", "subscriber-list",
-    "analytics",
-})
+RESERVED_NAMES: Final = frozenset(
+    {
+        "emergency",
+        "provider-block",
+        "do-not-originate",
+        "caller-id-authorisation",
+        "identity",
+        "subscriber-list",
+        "analytics",
+    }
+)
 DAY: Final = 86_400.0
 # A year: a window that outlives every process is a mistake in the unit.
 WINDOW_MAX: Final = 366 * DAY
@@ -136,8 +143,13 @@ class _Compiler:
         country = written.default_country or "1"
         if country != UNMATCHED and not COUNTRY.fullmatch(country):
             self._wrong(f"{field}.default_country", f'"{country}" is no country code; "1", "44", ... or "none"')
-        return Trunk(written.id, written.customer, written.upstream or written.id,
-                     "" if country == UNMATCHED else country, written.trust_asserted_identity)
+        return Trunk(
+            written.id,
+            written.customer,
+            written.upstream or written.id,
+            "" if country == UNMATCHED else country,
+            written.trust_asserted_identity,
+        )
 
     def _networks(self, texts: Iterable[str], field: str) -> Iterable[tuple[Network, str]]:
         for i, text in enumerate(texts):
@@ -187,7 +199,9 @@ class _Compiler:
                 self._wrong(f"do_not_originate.lists[{i}]", f"no such list: {name}")
             else:
                 lists.append((name, dno_list))
-        return DnoSpec(rule, tuple(lists), not written.allow_invalid_numbers) if rule else None
+        if rule is None or not self._message.HasField("do_not_originate"):
+            return None
+        return DnoSpec(rule, tuple(lists), not written.allow_invalid_numbers)
 
     def _caller_id(self, inventory: Mapping[str, NumberPatterns]) -> CallerIdSpec | None:
         written = self._message.caller_id_authorisation
@@ -195,10 +209,12 @@ class _Compiler:
         rule = self._rule(written, Category.CALLER_ID, field)
         if not -1 <= written.warn_first <= WARN_FIRST_MAX:
             self._wrong(f"{field}.warn_first", f"must be -1 (none) to {WARN_FIRST_MAX}")
-        spec_period = self._seconds(written.period_seconds, f"{field}.period_seconds", DAY)
+        period = self._seconds(written.period_seconds, f"{field}.period_seconds", DAY)
         suspend = self._seconds(written.suspend_seconds, f"{field}.suspend_seconds", 0.0)
         warn_first = 0 if written.warn_first == -1 else written.warn_first or 1
-        return CallerIdSpec(rule, inventory, warn_first, spec_period, suspend) if rule and inventory else None
+        if rule is None or not inventory or not self._message.HasField("caller_id_authorisation"):
+            return None
+        return CallerIdSpec(rule, inventory, warn_first, period, suspend)
 
     def _limits(self) -> tuple[LimitSpec, ...]:
         names: set[str] = set()
@@ -214,8 +230,10 @@ class _Compiler:
         if scope is None:
             self._wrong(f"{field}.scope", "say what to count by: " + ", ".join(s.value for s in Scope))
         self._prefixes(written, field)
-        for kind, ids, known in (("trunks", written.trunks, self._trunk_ids | {UNKNOWN.id}),
-                                 ("customers", written.customers, self._customer_ids)):
+        for kind, ids, known in (
+            ("trunks", written.trunks, self._trunk_ids | {UNKNOWN.id}),
+            ("customers", written.customers, self._customer_ids),
+        ):
             for i, name in enumerate(ids):
                 self._known(name, known, f"{field}.{kind}[{i}]", kind)
         rate = self._rate(written, field)
@@ -228,9 +246,18 @@ class _Compiler:
             self._wrong(f"{field}.drop_above", "a flood threshold lies above the rate")
         if rule is None or scope is None:
             return None
-        return LimitSpec(rule, written.name, scope, frozenset(written.trunks), frozenset(written.customers),
-                         frozenset(written.called_prefixes), rate, written.sessions, written.warn_at or 0.8,
-                         drop_above)
+        return LimitSpec(
+            rule,
+            written.name,
+            scope,
+            frozenset(written.trunks),
+            frozenset(written.customers),
+            frozenset(written.called_prefixes),
+            rate,
+            written.sessions,
+            written.warn_at or 0.8,
+            drop_above,
+        )
 
     def _prefixes(self, written: pb.Limit, field: str) -> None:
         if (written.scope == pb.SCOPE_CALLED_PREFIX) != bool(written.called_prefixes):
@@ -285,8 +312,11 @@ class _Compiler:
     def _allow_list(self, written: pb.AllowList, field: str) -> AllowList:
         for i, trunk in enumerate(written.trunks):
             self._known(trunk, self._trunk_ids | {UNKNOWN.id}, f"{field}.trunks[{i}]", "trunks")
-        return AllowList(self._patterns(written.calling, f"{field}.calling"),
-                         self._patterns(written.called, f"{field}.called"), frozenset(written.trunks))
+        return AllowList(
+            self._patterns(written.calling, f"{field}.calling"),
+            self._patterns(written.called, f"{field}.called"),
+            frozenset(written.trunks),
+        )
 
     def _patterns(self, texts: Iterable[str], field: str) -> NumberPatterns:
         return self._checked(lambda: NumberPatterns.parse(texts, field)) or NumberPatterns()
@@ -334,4 +364,4 @@ class _Compiler:
         self._errors.append(ConfigError(field, reason))
 
 
-_WrittenRule = (pb.ProviderBlockRule | pb.DoNotOriginateRule | pb.CallerIdRule | pb.Limit | pb.SubscriberListRule)
+_WrittenRule = pb.ProviderBlockRule | pb.DoNotOriginateRule | pb.CallerIdRule | pb.Limit | pb.SubscriberListRule

@@ -1,25 +1,36 @@
 """Rates: the generic cell rate algorithm (ITU-T I.371 annex A) and the attempts of the running window, per key.
 
-Knows nothing of calls; time is an argument (monotonic seconds). Exact while the table is not full: a cell is
+Knows nothing of calls; time is an argument (monotonic seconds). Exact while a table is not full: a cell is
 forgotten only after so long without an attempt that a new one would behave alike. A flood of fresh keys
-cannot grow it beyond `capacity`; what is then forgotten early is counted in `overflows`, and errs towards
+cannot grow a table beyond its capacity; what is then forgotten early is counted in `overflows`, and errs towards
 letting calls pass.
+
+A `RateBank` asks all limits about one attempt in one call. `RateTable` and `RateBank` have compiled twins.
 """
 
-from collections.abc import Hashable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import isfinite
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+from agent import native
 
 # 200,000 callers at once is ten times the busiest SBC we know of; a cell costs about 250 bytes, so 50 MB at worst.
 CAPACITY: Final = 200_000
+# Two bits per table in one machine word; a policy of more rates than that is generated, and better as one by key.
+BANK_MAX: Final = 32
+# Seconds. Monotonic clocks stay below 10^7 s, where a float resolves 2e-9 s; each admission may round once. Without
+# this grace a burst of 10 would now and then admit 9.
+CLOCK_RESOLUTION: Final = 1e-6
+ROUNDING: Final = 2e-9
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
     """`count` attempts per `window` seconds, and `burst` attempts (at least 1) that may come at once.
 
-    In any interval of t seconds at most count / window * t + burst attempts are admitted.
+    In any interval of t seconds (taken to the resolution of the clock) at most count / window * t + burst
+    attempts are admitted.
     """
 
     count: float
@@ -30,71 +41,88 @@ class Rate:
     # Seconds that an attempt may come early (the tau of I.371).
     tolerance: float = field(init=False)
 
+    @property
+    def grace(self) -> float:
+        """Seconds that rounding may take from the burst, and that are given back."""
+        return CLOCK_RESOLUTION + self.burst * ROUNDING
+
     def __post_init__(self) -> None:
         if not (self.count > 0 and self.window > 0 and self.burst >= 1):
             raise ValueError("a rate needs count > 0, window > 0 and burst >= 1")
         if not all(map(isfinite, (self.count, self.window, self.burst))):
             raise ValueError("a rate needs finite numbers")
         object.__setattr__(self, "interval", self.window / self.count)
-        object.__setattr__(self, "tolerance", (self.burst - 1) * self.interval)
+        object.__setattr__(self, "tolerance", (self.burst - 1) * self.interval + self.grace)
 
 
 class Cell:
     """One key: when the next attempt is due at the even rate, and the attempts of the running window."""
 
-    __slots__ = ("attempts", "due", "window_start")
+    __slots__ = ("attempts", "due", "start")
 
     def __init__(self, now: float) -> None:
         self.due = now
-        self.window_start = now
+        self.start = now
         self.attempts = 0
 
 
-class RateTable:
+class RateTablePy:
     """The cells of one limit. Two generations: what was not touched for a whole generation is forgotten.
 
-    A generation lasts at least `horizon` seconds, after which an untouched cell holds nothing that matters: its
-    due time is past and its window is over.
+    A generation lasts at least the horizon, after which an untouched cell holds nothing that matters: its due
+    time is past and its window is over.
     """
 
-    __slots__ = ("_capacity", "_horizon", "_old", "_rotate_at", "_young", "overflows")
-
-    def __init__(self, rate: Rate, capacity: int = CAPACITY) -> None:
-        self._young: dict[Hashable, Cell] = {}
-        self._old: dict[Hashable, Cell] = {}
-        self._capacity = max(1, capacity // 2)
+    def __init__(self, window: float, interval: float, tolerance: float, capacity: int = CAPACITY) -> None:
+        self._young: dict[str, Cell] = {}
+        self._old: dict[str, Cell] = {}
+        self._half = max(1, capacity // 2)
         self._rotate_at = float("-inf")
         self._horizon = 0.0
         self.overflows = 0
-        self.resize(rate)
+        self.configure(window, interval, tolerance)
 
-    def resize(self, rate: Rate) -> None:
+    def configure(self, window: float, interval: float, tolerance: float) -> None:
         """Follow a changed rate; the cells stay, since a due time means the same under every rate."""
-        self._horizon = max(self._horizon, rate.tolerance + rate.interval, rate.window)
+        self.window, self.interval, self.tolerance = window, interval, tolerance
+        self._horizon = max(self._horizon, tolerance + interval, window)
 
-    def hit(self, key: Hashable, now: float, window: float) -> Cell:
-        """Count one attempt in the running window of `window` seconds; returns the cell. Consumes nothing."""
+    def __len__(self) -> int:
+        return len(self._young) + len(self._old)
+
+    def hit(self, key: str, now: float) -> Cell:
+        """Count one attempt in the running window; returns the cell. Consumes nothing."""
         if now >= self._rotate_at:
             self._rotate(now)
         cell = self._young.get(key)
         if cell is None:
             cell = self._revive(key, now)
-        if not 0.0 <= now - cell.window_start < window:
-            cell.window_start = now
-            cell.attempts = 1
-        else:
+        if 0.0 <= now - cell.start < self.window:
             cell.attempts += 1
+        else:
+            cell.start = now
+            cell.attempts = 1
         return cell
 
-    def __len__(self) -> int:
-        return len(self._young) + len(self._old)
+    def conforms(self, cell: Cell, now: float) -> bool:
+        """Whether an attempt at `now` keeps within the rate. Consumes nothing.
 
-    def _revive(self, key: Hashable, now: float) -> Cell:
+        A due time further away than this rate can have put it comes from a clock that stepped back or from a
+        slower rate that was replaced: the cell is then taken as fresh, so that it never blocks calls for long.
+        """
+        early = cell.due - now
+        return early <= self.tolerance or early > 2 * (self.tolerance + self.interval)
+
+    def admit(self, cell: Cell, now: float) -> None:
+        """Consume one attempt. Call it only for an attempt that conforms."""
+        early = cell.due - now
+        cell.due = (cell.due if 0 < early <= self.tolerance else now) + self.interval
+
+    def _revive(self, key: str, now: float) -> Cell:
         cell = self._old.pop(key, None) or Cell(now)
-        if len(self._young) >= self._capacity:
+        if len(self._young) >= self._half:
             self.overflows += len(self._old)
-            self._old, self._young = self._young, {}
-            self._rotate_at = now + self._horizon
+            self._rotate(now)
         self._young[key] = cell
         return cell
 
@@ -103,17 +131,61 @@ class RateTable:
         self._rotate_at = now + self._horizon
 
 
-def conforms(cell: Cell, rate: Rate, now: float) -> bool:
-    """Whether an attempt at `now` keeps within the rate. Consumes nothing.
+class RateBankPy:
+    """All rate limits of a policy, asked about one attempt in one call.
 
-    A due time further away than this rate can have put it comes from a clock that stepped back or from a slower
-    rate that was replaced: the cell is then taken as fresh, so that a bad clock never blocks calls for long.
+    `slots` says of each table which of the attempt's keys it counts by; an empty key means that the limit does
+    not apply. `warn` is how many attempts in a window raise a warning, 0 for never. At most BANK_MAX tables.
     """
-    early = cell.due - now
-    return early <= rate.tolerance or early > 2 * (rate.tolerance + rate.interval)
+
+    def __init__(self, tables: Sequence[RateTablePy], slots: Sequence[int], warn: Sequence[int]) -> None:
+        if not len(tables) == len(slots) == len(warn) <= BANK_MAX:
+            raise ValueError(f"a bank takes one slot and one warning per table, and at most {BANK_MAX} tables")
+        self._limits = tuple(zip(tables, slots, warn, strict=True))
+        self._cells: list[Cell | None] = [None] * len(tables)
+
+    def hit(self, keys: tuple[str, ...], now: float) -> int:
+        """Count the attempt with every limit that applies; 0 for nothing to say.
+
+        Bit i is set if it does not conform to limit i, bit BANK_MAX + i if it is the one that raises a warning.
+        """
+        over = 0
+        cells: list[Cell | None] = []
+        for i, (table, slot, warn) in enumerate(self._limits):
+            key = keys[slot]
+            if not key:
+                cells.append(None)
+                continue
+            cell = table.hit(key, now)
+            cells.append(cell)
+            if not table.conforms(cell, now):
+                over |= 1 << i
+            if cell.attempts == warn:
+                over |= 1 << (BANK_MAX + i)
+        self._cells = cells
+        return over
+
+    def attempts(self, i: int) -> int:
+        """Attempts in limit i's running window, of the key of the last `hit`; 0 where it did not apply."""
+        cell = self._cells[i]
+        return 0 if cell is None else cell.attempts
+
+    def admit(self, now: float) -> None:
+        """The attempt of the last `hit` passes: consume of every limit to which it conforms. Once per hit."""
+        for (table, _, _), cell in zip(self._limits, self._cells, strict=True):
+            if cell is not None and table.conforms(cell, now):
+                table.admit(cell, now)
+        self._cells = [None] * len(self._cells)
 
 
-def admit(cell: Cell, rate: Rate, now: float) -> None:
-    """Consume one attempt. Call it only for an attempt that conforms."""
-    due = cell.due
-    cell.due = (due if now < due <= now + rate.tolerance else now) + rate.interval
+if TYPE_CHECKING or native.rates is None:
+    RateTable = RateTablePy
+    RateBank = RateBankPy
+else:
+    RateTable = native.rates.RateTable
+    RateBank = native.rates.RateBank
+
+
+def new_table(rate: Rate, capacity: int = CAPACITY) -> RateTablePy:
+    """A table for this rate, of the twin in use."""
+    return RateTable(rate.window, rate.interval, rate.tolerance, capacity)

@@ -45,8 +45,7 @@ class AllowList:
 
     def covers(self, attempt: CallAttempt) -> bool:
         """Whether this attempt is on the list. An empty list covers nothing."""
-        return (attempt.trunk in self.trunks or attempt.calling in self.calling
-                or attempt.called in self.called)
+        return attempt.trunk in self.trunks or attempt.calling in self.calling or attempt.called in self.called
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,8 +67,9 @@ class CallRecord:
             called=attempt.called.digits,
             from_uri=_text(message.from_uri),
             asserted=tuple(map(_text, message.asserted)),
-            identity=tuple(StatedIdentity(sha256(row).hexdigest(), stated_attestation(row))
-                           for row in message.identity),
+            identity=tuple(
+                StatedIdentity(sha256(row).hexdigest(), stated_attestation(row)) for row in message.identity
+            ),
             notes=attempt.notes,
             shadow=tuple(verdict_words(v) for v in shadow),
             policy_generation=policy.generation,
@@ -90,8 +91,13 @@ def verdict_words(verdict: Verdict) -> dict[str, str]:
             action, said = "drop", ""
         case _:
             action, said = "allow", ""
-    return {"action": action, "rule": verdict.rule, "category": str(verdict.category), "why": verdict.why,
-            "answer": said}
+    return {
+        "action": action,
+        "rule": verdict.rule,
+        "category": str(verdict.category),
+        "why": verdict.why,
+        "answer": said,
+    }
 
 
 def rfc3339(when: float) -> str:
@@ -103,7 +109,7 @@ def rfc3339(when: float) -> str:
 
 
 def stated_attestation(row: bytes) -> str:
-    """"A", "B" or "C" as a PASSporT's payload states it (RFC 8588); "" where it states none or cannot be read."""
+    """ "A", "B" or "C" as a PASSporT's payload states it (RFC 8588); "" where it states none or cannot be read."""
     parts = row.split(b";", 1)[0].strip().split(b".")
     if len(parts) != 3 or not 0 < len(parts[1]) <= PAYLOAD_MAX:
         return ""

@@ -3,19 +3,20 @@
     1 emergency   2 provider block   3 do-not-originate   4 caller-ID authorisation   5 limits (rate, sessions)
     6 identity    7 subscriber lists   8 analytics
 
-Rule 1 is no member of the list that can be configured: screening asks it first, always. Identity verification
-and analytics have their place in the order and no rule yet.
+Rule 1 can not be configured away: it is always there and is asked first. Identity verification and analytics
+have their place in the order and no rule yet.
 """
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 from agent.calls.sessions import SessionTable
 from agent.model import Rule
-from agent.policy.counters import RateTable
+from agent.policy.counters import RateTablePy, new_table
 from agent.policy.policy import LimitSpec, Policy
 from agent.policy.rules.caller_id import CallerIdRule, Infractions
 from agent.policy.rules.do_not_originate import DoNotOriginateRule
-from agent.policy.rules.limits import COUNT_ONLY, LimitRule
+from agent.policy.rules.emergency import EmergencyRule
+from agent.policy.rules.limits import LimitStage
 from agent.policy.rules.provider_block import ProviderBlockRule
 from agent.policy.rules.subscriber_list import SubscriberListRule
 
@@ -23,22 +24,26 @@ from agent.policy.rules.subscriber_list import SubscriberListRule
 class RuleState:
     """What rules count, apart from the policy: it outlives a change of policy."""
 
-    def __init__(self, sessions: SessionTable) -> None:
-        self.sessions = sessions
+    def __init__(self) -> None:
+        self.sessions = SessionTable()
         self.infractions = Infractions()
-        self._tables: dict[tuple[str, str], RateTable] = {}
+        self._tables: dict[tuple[str, str], RateTablePy] = {}
 
-    def table(self, spec: LimitSpec) -> RateTable:
-        """The counters of a limit; the same ones as long as it keeps its name and scope."""
-        rate = spec.rate or COUNT_ONLY
-        table = self._tables.setdefault((spec.name, spec.scope.value), RateTable(rate))
-        table.resize(rate)
-        return table
+    def tables(self, limits: tuple[LimitSpec, ...]) -> dict[str, RateTablePy]:
+        """The counters of every rate limit, by name; the same ones as long as a limit keeps its name and scope.
 
-    def keep_only(self, policy: Policy) -> None:
-        """Forget the counters of limits that the policy no longer has."""
-        wanted = {(spec.name, spec.scope.value) for spec in policy.limits}
-        self._tables = {key: table for key, table in self._tables.items() if key in wanted}
+        Those of limits that are gone are forgotten.
+        """
+        kept: dict[tuple[str, str], RateTablePy] = {}
+        for spec in limits:
+            if spec.rate is None:
+                continue
+            key = (spec.name, spec.scope.value)
+            known = self._tables.get(key)
+            table = kept[key] = new_table(spec.rate) if known is None else known
+            table.configure(spec.rate.window, spec.rate.interval, spec.rate.tolerance)
+        self._tables = kept
+        return {name: table for (name, _), table in kept.items()}
 
     @property
     def overflows(self) -> int:
@@ -46,17 +51,26 @@ class RuleState:
         return sum(table.overflows for table in self._tables.values())
 
 
-def build_rules(policy: Policy, state: RuleState) -> tuple[Sequence[Rule], Sequence[LimitRule]]:
-    """Every rule that is not off, in order; and the limits again, which consume when a call passes."""
-    limits = tuple(LimitRule(spec, state.table(spec), state.sessions) for spec in policy.limits)
-    rules: list[Rule] = []
+@dataclass(frozen=True, slots=True)
+class RuleSet:
+    """The rules of one policy over the state: emergency, those before the limits, the limits, those after."""
+
+    emergency: EmergencyRule
+    before: tuple[Rule, ...]
+    limits: LimitStage | None
+    after: tuple[Rule, ...]
+
+
+def build_rules(policy: Policy, state: RuleState) -> RuleSet:
+    """Every rule that is not off, in order."""
+    before: list[Rule] = []
     if policy.provider_block is not None:
-        rules.append(ProviderBlockRule(policy.provider_block))
+        before.append(ProviderBlockRule(policy.provider_block))
     if policy.dno is not None:
-        rules.append(DoNotOriginateRule(policy.dno))
+        before.append(DoNotOriginateRule(policy.dno))
     if policy.caller_id is not None:
-        rules.append(CallerIdRule(policy.caller_id, state.infractions))
-    rules.extend(limits)
-    if policy.subscriber_lists is not None:
-        rules.append(SubscriberListRule(policy.subscriber_lists))
-    return tuple(rules), limits
+        before.append(CallerIdRule(policy.caller_id, state.infractions))
+    tables = state.tables(policy.limits)
+    limits = LimitStage(policy.limits, tables, state.sessions) if policy.limits else None
+    after = (SubscriberListRule(policy.subscriber_lists),) if policy.subscriber_lists is not None else ()
+    return RuleSet(EmergencyRule(policy.emergency), tuple(before), limits, after)

@@ -9,11 +9,12 @@ from typing import Final
 
 from agent.model import NO_NUMBER, CallAttempt, Category, Number, NumberKind, Refuse, Verdict
 from agent.numbers.dno import DnoHit
-from agent.numbers.plan import why_invalid
+from agent.numbers.plan import judge
 from agent.policy.policy import DnoSpec, Mode
 
 NAME: Final = "do-not-originate"
-LISTABLE: Final = (NumberKind.NANP, NumberKind.FOREIGN)
+INVALID: Final = NumberKind.NANP_INVALID
+LISTABLE: Final = (NumberKind.NANP, NumberKind.FOREIGN)  # a tuple: hashing an enum costs more than this
 
 
 class DoNotOriginateRule:
@@ -44,14 +45,14 @@ class DoNotOriginateRule:
 
     def _find(self, number: Number, when: float) -> str:
         kind = number.kind
-        if kind is NumberKind.NANP or kind is NumberKind.FOREIGN:
+        if kind in LISTABLE:
             for name, dno_list in self._lists:
                 hit = dno_list.lookup(number, when)
                 if hit is not None:
                     return _why(number, name, hit)
             return ""
-        if kind is NumberKind.NANP_INVALID and self._refuse_invalid:
-            return f"{number.digits} is not a valid NANP number: {why_invalid(number.digits)}"
+        if kind == INVALID and self._refuse_invalid:
+            return f"{number.digits} is not a valid NANP number: {judge(number.national).reason}"
         return ""
 
 

@@ -11,6 +11,8 @@ from agent.policy.policy import EmergencySpec
 
 # 911; its test code 933 (NENA-STA-010); 112, which phones dial by themselves (3GPP TS 22.101 section 10).
 ALWAYS: Final = frozenset({"911", "933", "112"})
+# A full number is no emergency call, whatever digits it contains.
+FULL_NUMBERS: Final = (NumberKind.NANP, NumberKind.FOREIGN)  # a tuple: hashing an enum costs more than this
 NAME: Final = "emergency"
 
 
@@ -27,17 +29,16 @@ class EmergencyRule:
 
     def check(self, attempt: CallAttempt, _now: float) -> Verdict | None:
         """The final verdict "allow" for an emergency call; no opinion on any other."""
-        why = (
-            self._to_emergency(attempt)
-            or _marked(attempt.message.resource_priority, attempt.message.priority)
-            or (self._from_psap(attempt) if self._psaps else "")
-        )
+        message = attempt.message
+        why = "" if attempt.called.kind in FULL_NUMBERS else self._to_emergency(attempt)
+        if not why and (message.resource_priority or message.priority):
+            why = _marked(message.resource_priority, message.priority)
+        if not why and self._psaps:
+            why = self._from_psap(attempt)
         return Verdict(ALLOW, NAME, Category.EMERGENCY, why) if why else None
 
     def _to_emergency(self, attempt: CallAttempt) -> str:
         called = attempt.called
-        if called.kind is NumberKind.NANP or called.kind is NumberKind.FOREIGN:
-            return ""  # a full number, whatever digits it contains
         if called.digits in self._numbers:
             return f"called {called.digits}"
         uri = attempt.message.request_uri

@@ -4,100 +4,132 @@ Every attempt counts in the running window, refused or not; only a call that pas
 rate and takes a session. So a flood that one limit refuses does not eat what another grants to good calls.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from agent.calls.sessions import SessionTable
 from agent.model import DROP, CallAttempt, Category, Refuse, Verdict
-from agent.policy.counters import Cell, Rate, RateTable, admit, conforms
+from agent.policy.counters import BANK_MAX, RateBank, RateTablePy
 from agent.policy.policy import LimitSpec, Mode, Scope
 
-Key = Callable[[CallAttempt], Hashable | None]
+Key = Callable[[CallAttempt], str]
 
-# What a limit counts by. None or "": the limit does not apply to this attempt.
-KEYS: Final[dict[Scope, Key]] = {
-    Scope.GLOBAL: lambda _attempt: "*",
+# What an attempt is counted by, in the order of the first keys that every attempt has.
+SCOPES: Final = (Scope.GLOBAL, Scope.TRUNK, Scope.CUSTOMER, Scope.CALLING, Scope.CALLED)
+EVERYTHING: Final = "*"
+
+
+class LimitStage:
+    """All limits. Remembers an attempt from `check` to the `admit` that directly follows it."""
+
+    def __init__(self, specs: Sequence[LimitSpec], tables: Mapping[str, RateTablePy], sessions: SessionTable) -> None:
+        self._sessions = sessions
+        self._extra_keys: list[Key] = []
+        self._keys: tuple[str, ...] = ()
+        slots = [self._slot(spec) for spec in specs]
+        self._rated = [spec for spec in specs if spec.rate is not None]
+        self._bank = RateBank(
+            tuple(tables[spec.name] for spec in self._rated),
+            tuple(slot for spec, slot in zip(specs, slots, strict=True) if spec.rate is not None),
+            tuple(map(_warn_attempts, self._rated)),
+        )
+        self._by_sessions = [(spec, slot) for spec, slot in zip(specs, slots, strict=True) if spec.sessions]
+
+    def check(self, attempt: CallAttempt, now: float) -> Sequence[tuple[bool, Verdict]]:
+        """Count the attempt; every refusal, and whether its limit enforces it. Consumes nothing."""
+        keys: tuple[str, ...] = (
+            EVERYTHING,
+            attempt.trunk,
+            attempt.customer,
+            attempt.calling.digits,
+            attempt.called.digits,
+        )
+        if self._extra_keys:
+            keys += tuple([key(attempt) for key in self._extra_keys])
+        self._keys = keys
+        signs = self._bank.hit(keys, now)
+        if not signs and not self._by_sessions:
+            return ()
+        return self._rate_refusals(attempt, signs) + self._session_refusals(keys)
+
+    def admit(self, now: float) -> tuple[tuple[str, str], ...]:
+        """The attempt of the last `check` passes: consume of the rates. Returns the session keys to hold."""
+        self._bank.admit(now)
+        if not self._by_sessions:
+            return ()
+        return tuple((spec.name, self._keys[slot]) for spec, slot in self._by_sessions if self._keys[slot])
+
+    def _slot(self, spec: LimitSpec) -> int:
+        """Where this limit's key stands among the keys of an attempt; a key of its own where it has conditions."""
+        if spec.scope in SCOPES and not (spec.trunks or spec.customers or spec.rule.allow):
+            return SCOPES.index(spec.scope)
+        self._extra_keys.append(_own_key(spec))
+        return len(SCOPES) + len(self._extra_keys) - 1
+
+    def _rate_refusals(self, attempt: CallAttempt, signs: int) -> list[tuple[bool, Verdict]]:
+        refusals = []
+        for i, spec in enumerate(self._rated):
+            if signs >> (BANK_MAX + i) & 1:
+                attempt.notes += (f"{spec.name}: {_count(spec, self._bank.attempts(i))}, near the limit",)
+            if signs >> i & 1:
+                refusals.append((spec.rule.mode is Mode.ENFORCE, _over_rate(spec, self._bank.attempts(i))))
+        return refusals
+
+    def _session_refusals(self, keys: Sequence[str]) -> list[tuple[bool, Verdict]]:
+        refusals = []
+        for spec, slot in self._by_sessions:
+            if keys[slot] and self._sessions.count((spec.name, keys[slot])) >= spec.sessions:
+                why = f"{spec.sessions} calls in progress, limit {spec.sessions}"
+                verdict = Verdict(Refuse(spec.rule.answer), spec.name, Category.LIMIT, why)
+                refusals.append((spec.rule.mode is Mode.ENFORCE, verdict))
+        return refusals
+
+
+def _over_rate(spec: LimitSpec, attempts: int) -> Verdict:
+    assert spec.rate is not None
+    why = f"{_count(spec, attempts)}, burst {spec.rate.burst:g}"
+    if attempts > spec.drop_above * spec.rate.window:
+        return Verdict(DROP, spec.name, Category.LIMIT, f"{why}; dropped above {spec.drop_above:g} per s")
+    return Verdict(Refuse(spec.rule.answer), spec.name, Category.LIMIT, why)
+
+
+def _count(spec: LimitSpec, attempts: int) -> str:
+    assert spec.rate is not None
+    return f"{attempts} attempts in {spec.rate.window:g} s, limit {spec.rate.count:g}"
+
+
+def _warn_attempts(spec: LimitSpec) -> int:
+    assert spec.rate is not None
+    return max(1, round(spec.warn_at * spec.rate.count)) if spec.warn_at < 1 else 0
+
+
+def _own_key(spec: LimitSpec) -> Key:
+    """The key of a limit that has conditions: "" where one does not hold."""
+    base = _prefix_key(spec.called_prefixes) if spec.scope is Scope.CALLED_PREFIX else _PLAIN_KEYS[spec.scope]
+    chosen = bool(spec.trunks or spec.customers)
+
+    def key(attempt: CallAttempt) -> str:
+        if chosen and attempt.trunk not in spec.trunks and attempt.customer not in spec.customers:
+            return ""
+        return "" if spec.rule.allow.covers(attempt) else base(attempt)
+
+    return key
+
+
+def _prefix_key(prefixes: frozenset[str]) -> Key:
+    lengths = sorted({len(prefix) for prefix in prefixes}, reverse=True)
+
+    def key(attempt: CallAttempt) -> str:
+        digits = attempt.called.digits
+        return next((digits[:n] for n in lengths if digits[:n] in prefixes), "")
+
+    return key
+
+
+_PLAIN_KEYS: Final[Mapping[Scope, Key]] = {
+    Scope.GLOBAL: lambda _attempt: EVERYTHING,
     Scope.TRUNK: lambda attempt: attempt.trunk,
     Scope.CUSTOMER: lambda attempt: attempt.customer,
     Scope.CALLING: lambda attempt: attempt.calling.digits,
     Scope.CALLED: lambda attempt: attempt.called.digits,
 }
-# A limit on sessions alone still counts its attempts, over this window.
-COUNT_ONLY: Final = Rate(1.0, 1.0, 1.0)
-
-
-class LimitRule:
-    """One limit. Remembers the cell of an attempt from `check` to the `admit` that directly follows it."""
-
-    __slots__ = ("_cell", "_key", "_key_of", "_refuse", "_sessions", "_spec", "_table", "_warn_attempts",
-                 "_window", "enforcing", "name", "warnings")
-
-    def __init__(self, spec: LimitSpec, table: RateTable, sessions: SessionTable) -> None:
-        self.name = spec.name
-        self.enforcing = spec.rule.mode is Mode.ENFORCE
-        self.warnings = 0
-        self._spec = spec
-        self._table = table
-        self._sessions = sessions
-        self._refuse = Refuse(spec.rule.answer)
-        self._window = (spec.rate or COUNT_ONLY).window
-        self._warn_attempts = max(1, round(spec.warn_at * spec.rate.count)) if spec.rate and spec.warn_at < 1 else 0
-        self._key_of = _key(spec)
-        self._key: Hashable | None = None
-        self._cell: Cell | None = None
-
-    def check(self, attempt: CallAttempt, now: float) -> Verdict | None:
-        """Count the attempt; refuse it (or drop it, above the flood threshold) if it is over the limit."""
-        key = self._key = self._key_of(attempt)
-        if not key or self._spec.rule.allow.covers(attempt):
-            self._key = self._cell = None
-            return None
-        cell = self._cell = self._table.hit(key, now, self._window)
-        rate = self._spec.rate
-        if cell.attempts == self._warn_attempts:
-            self.warnings += 1
-            attempt.notes += (f"{self.name}: {cell.attempts} attempts in {self._window:g} s, near the limit",)
-        if rate is not None and not conforms(cell, rate, now):
-            return self._over_rate(cell, rate)
-        if self._spec.sessions and self._sessions.count((self.name, key)) >= self._spec.sessions:
-            return self._verdict(f"{self._spec.sessions} calls in progress, limit {self._spec.sessions}")
-        return None
-
-    def admit(self, now: float) -> Hashable | None:
-        """The attempt of the last `check` passes: consume of the rate. Returns the session key to hold, if any."""
-        if self._cell is None:
-            return None
-        rate = self._spec.rate
-        if rate is not None and (self.enforcing or conforms(self._cell, rate, now)):
-            admit(self._cell, rate, now)
-        return (self.name, self._key) if self._spec.sessions else None
-
-    def _over_rate(self, cell: Cell, rate: Rate) -> Verdict:
-        why = f"{cell.attempts} attempts in {rate.window:g} s, limit {rate.count:g}, burst {rate.burst:g}"
-        if cell.attempts > self._spec.drop_above * rate.window:
-            return Verdict(DROP, self.name, Category.LIMIT, f"{why}, dropped above {self._spec.drop_above:g} per s")
-        return self._verdict(why)
-
-    def _verdict(self, why: str) -> Verdict:
-        return Verdict(self._refuse, self.name, Category.LIMIT, why)
-
-
-def _key(spec: LimitSpec) -> Key:
-    if spec.scope is Scope.CALLED_PREFIX:
-        lengths = sorted({len(p) for p in spec.called_prefixes}, reverse=True)
-
-        def base(attempt: CallAttempt) -> Hashable | None:
-            digits = attempt.called.digits
-            return next((digits[:n] for n in lengths if digits[:n] in spec.called_prefixes), None)
-    else:
-        base = KEYS[spec.scope]  # type: ignore[assignment]
-    if not spec.trunks and not spec.customers:
-        return base
-
-    def of_chosen(attempt: CallAttempt) -> Hashable | None:
-        chosen = attempt.trunk in spec.trunks or attempt.customer in spec.customers
-        return base(attempt) if chosen else None
-
-    return of_chosen
-
-

@@ -1,0 +1,54 @@
+"""Opens what a policy is made of: the TOML file and the lists that it names. An edge; the core opens no files."""
+
+from pathlib import Path
+
+from agent.files import map_file
+from agent.model import ConfigError, ConfigErrors
+from agent.numbers.dno import DnoList
+from agent.numbers.listfile import read_list
+from agent.policy.compile import compile_policy
+from agent.policy.document import from_toml
+from agent.policy.policy import Policy
+from sbcedge.policy.v1 import policy_pb2
+
+# A policy is written by people; a file beyond this is something else that was given by mistake.
+MAX_POLICY_BYTES = 16 << 20
+
+
+def read_policy(path: Path) -> policy_pb2.Policy:
+    """The policy as written. Raises ConfigError naming the file, ConfigErrors naming every wrong field."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_POLICY_BYTES + 1)
+        text = data.decode()
+    except OSError as error:
+        raise ConfigError(str(path), f"cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(str(path), f"is not UTF-8 (byte {error.start})") from None
+    if len(data) > MAX_POLICY_BYTES:
+        raise ConfigError(str(path), f"is larger than {MAX_POLICY_BYTES >> 20} MiB")
+    return from_toml(text)
+
+
+def open_list(path: Path) -> DnoList:
+    """A compiled do-not-originate list, used where it is mapped. Raises ConfigError naming the file."""
+    try:
+        memory = map_file(path)
+    except OSError as error:
+        raise ConfigError(str(path), f"cannot be read: {error.strerror}") from None
+    return read_list(memory, str(path))
+
+
+def load_policy(path: Path) -> Policy:
+    """Read, open the lists (paths relative to the policy's folder), compile. Raises ConfigError or ConfigErrors."""
+    message = read_policy(path)
+    lists: dict[str, DnoList] = {}
+    errors: list[ConfigError] = []
+    for i, name in enumerate(message.do_not_originate.lists):
+        try:
+            lists[name] = open_list(path.parent / name)
+        except ConfigError as error:
+            errors.append(ConfigError(f"do_not_originate.lists[{i}]", str(error)))
+    if errors:
+        raise ConfigErrors(errors)
+    return compile_policy(message, lists)
