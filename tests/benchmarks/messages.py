@@ -38,8 +38,7 @@ def token(calling: str, called: str, call_id: str, when: int = 1_791_987_300) ->
     digest = hashlib.sha512(call_id.encode()).digest()
     origid = f"{digest[:4].hex()}-{digest[4:6].hex()}-4a57-9b0e-{digest[6:12].hex()}"
     payload = (
-        f'{{"attest":"A","dest":{{"tn":["{called}"]}},"iat":{when},'
-        f'"orig":{{"tn":"{calling}"}},"origid":"{origid}"}}'
+        f'{{"attest":"A","dest":{{"tn":["{called}"]}},"iat":{when},"orig":{{"tn":"{calling}"}},"origid":"{origid}"}}'
     )
     signature = urlsafe_b64encode(digest).rstrip(b"=").decode()
     return f"{_segment(header)}.{_segment(payload)}.{signature}"

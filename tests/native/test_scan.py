@@ -263,7 +263,7 @@ def test_rows_of_privacy_and_priorities_are_joined(read: Read) -> None:
         ("SIP/2.0/UDP h ;branch=b", b"b", b"h"),
         ("SIP/2.0/UDP h\r\n :\r\n 5060;\r\n branch\r\n =\r\n b", b"b", b"h:5060"),
         ("SIP/2.0/UDP h, SIP/2.0/UDP i;branch=c", b"", b"h"),
-        ("SIP/2.0/UDP h;x=\",;branch=c\";branch=b, SIP/2.0/UDP i", b"b", b"h"),
+        ('SIP/2.0/UDP h;x=",;branch=c";branch=b, SIP/2.0/UDP i', b"b", b"h"),
         ("SIP/2.0/UDP h;branchx=c;branch=b;branch=d", b"b", b"h"),
         ("SIP/2.0/UDP h;branch", b"", b"h"),
         ("SIP/2.0/UDP", b"", b""),
