@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from agent.cli.output import BAD_INPUT, EXIT_HELP, OK, complain, print_table, progress
+from agent.cli.output import BAD_INPUT, OK, complain, print_table, progress
 from agent.cli.replay_report import (
     CHANGE_COLUMNS,
     COLUMNS,
@@ -80,8 +80,12 @@ def run(args: argparse.Namespace) -> int:
     if policies is None:
         return BAD_INPUT
     failures: list[str] = []
-    screenings = [Screening(policy, lambda error: failures.append(repr(error)) if not failures else None)
-                  for policy in policies]
+
+    def note(error: Exception) -> None:
+        if not failures:
+            failures.append(repr(error))
+
+    screenings = [Screening(policy, on_failure=note) for policy in policies]
     total = sum(path.stat().st_size for path in args.files if path.is_file())
     with progress("replay", total or None, enabled=args.progress) as moved:
         replay = Replay(screenings, frozenset(args.ports), moved)
@@ -167,17 +171,17 @@ class _Tables:
 
 def _policies(args: argparse.Namespace) -> list[Policy] | None:
     """The policy to decide by, and the one to compare with. None after complaining of one that cannot be used."""
-    policies = []
-    try:
-        for path in (args.policy, *([args.compare] if args.compare else [])):
+    policies: list[Policy] = []
+    for path in (args.policy, *([args.compare] if args.compare else [])):
+        try:
             policies.append(load_policy(path) if path else compile_policy(policy_pb2.Policy(), {}))
-    except ConfigErrors as errors:
-        for error in errors.errors:
-            complain(f"{path}: {error}")
-        return None
-    except ConfigError as error:
-        complain(str(error) if error.field == str(path) else f"{path}: {error}")
-        return None
+        except ConfigErrors as errors:
+            for error in errors.errors:
+                complain(f"{path}: {error}")
+            return None
+        except ConfigError as error:
+            complain(str(error) if error.field == str(path) else f"{path}: {error}")
+            return None
     return policies
 
 

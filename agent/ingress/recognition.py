@@ -66,11 +66,13 @@ class SipStream:
     with one: at its first byte, or, where the capture joined it later, at the beginning of a segment.
     """
 
-    def __init__(self, first: Tcp, from_start: bool, on_sip_port: bool, not_sip: Callable[[], None]) -> None:
+    def __init__(self, first: Tcp, from_start: bool, on_sip_port: bool, ended: Callable[[bool], None]) -> None:
+        """`ended(sip)` is told of a stream that gave no message: one that began like SIP, or none on a SIP port."""
         self.refused = False
         self._ends = first[:4]
         self._on_sip_port = on_sip_port
-        self._not_sip = not_sip
+        self._ended = ended
+        self._began_like_sip = False
         self._framer = Framer(resync=True, max_body=MAX_BODY) if on_sip_port else None
         self._tries = 1 if from_start else MID_STREAM_TRIES
         self._head = b""
@@ -89,6 +91,8 @@ class SipStream:
                 return []
             data, self._head = self._head, b""
         assert self._framer is not None
+        if not self._fruitless:
+            self._began_like_sip = begins_like_sip(data)
         messages = self._framer.feed(data)
         if messages:
             self._fruitless = -1
@@ -107,9 +111,9 @@ class SipStream:
             self._framer.gap()
 
     def finish(self) -> None:
-        """The stream has ended; one that never held a message on a SIP port is counted."""
-        if self._fruitless > 0 and not self.refused and self._on_sip_port:
-            self._not_sip()
+        """The stream has ended."""
+        if self._fruitless > 0 and not self.refused:
+            self._report()
 
     def _decide(self) -> bool:
         """Whether the stream is SIP by what is there; undecided (False) while its first line is not whole."""
@@ -124,5 +128,8 @@ class SipStream:
 
     def _refuse(self) -> None:
         self.refused = True
-        if self._on_sip_port:
-            self._not_sip()
+        self._report()
+
+    def _report(self) -> None:
+        if self._on_sip_port or self._began_like_sip:
+            self._ended(self._began_like_sip)

@@ -65,7 +65,8 @@ class FileCounts:
     """What one capture file held. `transports`, `methods` and `responses` count messages, `skipped` frames.
 
     `invites` are INVITE messages with their repeats; `attempts` are decisions on calls that were not seen
-    before. `parse_errors` begin like SIP and cannot be read; `not_sip` is anything else on a SIP port.
+    before. `parse_errors` begin like SIP and cannot be read; `not_sip` is anything else on a SIP port: datagrams,
+    and streams without one message. `incomplete` are streams that ended within their first message.
     """
 
     path: str
@@ -80,6 +81,7 @@ class FileCounts:
     transports: dict[str, int] = field(default_factory=dict)
     parse_errors: int = 0
     not_sip: int = 0
+    incomplete: int = 0
     vlan: int = 0
     tunnels: int = 0
     fragments: int = 0
@@ -205,10 +207,13 @@ class Replay:
 
     def _accept(self, first: Tcp, from_start: bool) -> SipStream:
         on_sip_port = first.source_port in self._sip_ports or first.destination_port in self._sip_ports
-        return SipStream(first, from_start, on_sip_port, self._not_sip)
+        return SipStream(first, from_start, on_sip_port, self._without_message)
 
-    def _not_sip(self) -> None:
-        self._counts.not_sip += 1
+    def _without_message(self, sip: bool) -> None:
+        if sip:
+            self._counts.incomplete += 1
+        else:
+            self._counts.not_sip += 1
 
     def _message(self, message: Message, when: float, now: float) -> Iterator[Outcome]:
         """Count one message and hand it to every screening."""
