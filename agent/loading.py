@@ -3,8 +3,10 @@
 from pathlib import Path
 
 from agent.files import map_file
+from agent.files import map_file
 from agent.model import ConfigError, ConfigErrors
 from agent.numbers.dno import DnoList
+from agent.numbers.listfile import read_list
 from agent.numbers.listfile import read_list
 from agent.policy.compile import compile_policy
 from agent.policy.document import from_toml
@@ -37,6 +39,14 @@ def open_list(path: Path) -> DnoList:
     except OSError as error:
         raise ConfigError(str(path), f"cannot be read: {error.strerror}") from None
     return read_list(memory, str(path))
+
+
+def open_list(path: Path) -> DnoList:
+    """Map and check a compiled do-not-originate list. Raises ConfigError naming the file and what is wrong."""
+    try:
+        return read_list(map_file(path), str(path))
+    except OSError as error:
+        raise ConfigError(str(path), f"cannot be read: {error.strerror}") from None
 
 
 def load_policy(path: Path) -> Policy:

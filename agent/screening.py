@@ -137,7 +137,7 @@ class Screening:
         trunk = self.policy.addresses.sender(observation.source)
         if trunk is None:
             return None
-        attempt = _attempt(observation, message, trunk)
+        attempt = attempt_of(observation, message, trunk)
         entry = self.attempts.observe(trunk.id, message, now)
         seen = entry.seen
         if entry.decision is not None and seen is not Seen.NEW:
@@ -202,7 +202,8 @@ def _stands(seen: Seen, judged: _Judged, attempt: CallAttempt) -> bool:
     return seen is not Seen.CONTINUATION or verdict.action is ALLOW
 
 
-def _attempt(observation: Observation, message: Scan, trunk: Trunk) -> CallAttempt:
+def attempt_of(observation: Observation, message: Scan, trunk: Trunk) -> CallAttempt:
+    """The call attempt that an INVITE of this trunk makes."""
     country = trunk.default_country
     calling, other = read_number(message.from_uri, country), NO_NUMBER
     if trunk.trust_asserted_identity:

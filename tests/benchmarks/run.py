@@ -1,0 +1,184 @@
+"""`make bench`: measures what we promise, as ratios within one run, and writes build/bench.json.
+
+Each figure is the median of several rounds; a peer is measured in turn with what it is compared to, so that a machine
+that slows down slows both. Absolute figures stand beside the ratios and mean this machine only.
+"""
+
+import argparse
+import gc
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+ROOT = Path(__file__).resolve().parents[2]
+ROUNDS = 9
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One line of build/bench.json. `ratio` is value to peer_value, turned so that more is better for us."""
+
+    name: str
+    unit: str
+    value: float
+    peer: str
+    peer_value: float
+    ratio: float
+    target: str
+
+
+def cost(work: Callable[[], object], calls: int) -> float:
+    """Microseconds per call of what `work` does `calls` times."""
+    started = perf_counter()
+    work()
+    return (perf_counter() - started) / calls * 1e6
+
+
+def in_turn(*works: tuple[Callable[[], object], int], rounds: int = ROUNDS) -> list[float]:
+    """The median cost of each, measured one after the other in every round, garbage collection off."""
+    costs: list[list[float]] = [[] for _ in works]
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(rounds):
+            for row, (work, calls) in zip(costs, works, strict=True):
+                row.append(cost(work, calls))
+    finally:
+        gc.enable()
+    return [median(row) for row in costs]
+
+
+def scans() -> Iterator[Figure]:
+    """The scan of a 1.6 kB INVITE with Identity: compiled, Python, and scapy's dissection of its packet."""
+    from scapy.layers.inet import IP, UDP
+    from scapy.packet import Raw
+
+    from agent.native import sip
+    from agent.sip.scan import scan_py
+    from tests.benchmarks.messages import invite
+
+    messages = [invite(call_id=f"{i}@192.0.2.10") for i in range(500)]
+    packets = [bytes(IP(src="192.0.2.10", dst="192.0.2.1") / UDP(sport=5060, dport=5060) / Raw(m)) for m in messages]
+
+    def loop(function: Callable[[bytes], object], items: list[bytes]) -> tuple[Callable[[], object], int]:
+        return lambda: [function(item) for item in items], len(items)
+
+    if sip is None:
+        return
+    native, pure, scapy = in_turn(loop(sip.scan, messages), loop(scan_py, messages), loop(IP, packets[:50]))
+    yield Figure("scan_native_vs_python", "us per message", native, "python scan", pure, pure / native, ">= 8")
+    yield Figure("scan_native_vs_scapy", "us per message", native, "scapy dissection", scapy, scapy / native, "")
+    yield Figure("scan_python_vs_scapy", "us per message", pure, "scapy dissection", scapy, scapy / pure, "")
+
+
+def number_sets() -> Iterator[Figure]:
+    """Look-ups in, and memory of, 5 million exact numbers and 10^7 thousands-blocks; beside a Python set."""
+    from tests.benchmarks.lists import exact_numbers, number_set
+
+    numbers = exact_numbers(5_000_000)
+    ours = number_set(numbers)
+    probes = [numbers[i] if i % 2 else (numbers[i] * 7919 + 1) % 10**10 for i in range(0, 2_000_000, 20)]
+    peer = set(numbers[:2_500_000])
+    contains = ours.contains
+    look_up, in_set = in_turn(
+        (lambda: [contains(n) for n in probes], len(probes)),
+        (lambda: [n in peer for n in probes], len(probes)),
+    )
+    megabytes = sum(section.nbytes for section in ours.sections) / 1e6
+    yield Figure("number_set_bytes", "MB", megabytes, "64 MB", 64, 64 / megabytes, "<= 64 MB")
+    yield Figure("number_set_lookup_us", "us", look_up, "python set of half", in_set, in_set / look_up, "native <= 0.2")
+
+
+def decisions() -> Iterator[Figure]:
+    """One attempt through scan, emergency, do-not-originate and four limits: both twins, each in its own process."""
+    from tests.benchmarks.lists import exact_numbers, write_dno_list
+
+    path = ROOT / "build" / "bench-dno.list"
+    if not path.exists():
+        write_dno_list(path, exact_numbers(2_300_000))
+    costs = {}
+    for twin, pure in (("native", "0"), ("python", "1")):
+        output = subprocess.run(
+            [sys.executable, "-m", "tests.benchmarks.decision", str(path)],
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "SBC_EDGE_PURE": pure},
+        ).stdout
+        costs[twin] = json.loads(output)
+    native, python = costs["native"], costs["python"]
+    yield Figure(
+        "decision_us",
+        "us",
+        native["decision"],
+        "python twins",
+        python["decision"],
+        python["decision"] / native["decision"],
+        "native <= 3, python <= 30",
+    )
+    yield Figure(
+        "decision_python_us", "us", python["decision"], "target of 30 us", 30, 30 / python["decision"], "<= 30"
+    )
+    yield Figure(
+        "handle_us",
+        "us",
+        native["handle"],
+        "python twins",
+        python["handle"],
+        python["handle"] / native["handle"],
+        "with call attempts and sessions",
+    )
+    yield Figure("resident_mb", "MB", native["resident"], "150 MB", 150, 150 / native["resident"], "with the list mapped")
+
+
+def replays() -> Iterator[Figure]:
+    """A capture through the whole of replay, beside scapy reading and dissecting it."""
+    from scapy.utils import PcapReader
+
+    from tests.benchmarks.capture import our_replay, write_capture
+
+    path = ROOT / "build" / "bench.pcap"
+    packets = write_capture(path, calls=5_000)
+
+    def scapy_reads(limit: int = 1_000) -> None:
+        with PcapReader(str(path)) as reader:
+            for _, _packet in zip(range(limit), reader, strict=False):
+                pass
+
+    ours, theirs = in_turn((lambda: our_replay(path), packets), (scapy_reads, 1_000), rounds=3)
+    yield Figure("replay_packets_per_s", "packets/s", 1e6 / ours, "scapy PcapReader", 1e6 / theirs, theirs / ours, "")
+
+
+GROUPS = {"scan": scans, "numbers": number_sets, "decision": decisions, "replay": replays}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("groups", nargs="*", choices=[*GROUPS, []], help="what to measure; default: everything")
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "bench.json")
+    args = parser.parse_args()
+    args.out.parent.mkdir(exist_ok=True)
+    figures = []
+    print(f"{'name':26} {'value':>12} {'unit':16} {'peer':>12} {'ratio':>8}  compared with (target)")
+    for group in args.groups or GROUPS:
+        for figure in GROUPS[group]():
+            figures.append(figure)
+            target = f" ({figure.target})" if figure.target else ""
+            print(
+                f"{figure.name:26} {figure.value:12.3f} {figure.unit:16} {figure.peer_value:12.3f} "
+                f"{figure.ratio:8.2f}  {figure.peer}{target}",
+                flush=True,
+            )
+    args.out.write_text(json.dumps([asdict(f) for f in figures], indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
