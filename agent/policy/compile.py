@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 from agent.model import Category, ConfigError, ConfigErrors
 from agent.numbers.dno import DnoList
 from agent.numbers.patterns import NumberPatterns
-from agent.policy.counters import Rate
+from agent.policy.counters import BANK_MAX, Rate
 from agent.policy.policy import (
     AllowList,
     CallerIdSpec,
@@ -218,8 +218,12 @@ class _Compiler:
 
     def _limits(self) -> tuple[LimitSpec, ...]:
         names: set[str] = set()
-        specs = (self._limit(w, f"limits[{i}]", names) for i, w in enumerate(self._message.limits))
-        return tuple(spec for spec in specs if spec is not None)
+        written = [self._limit(w, f"limits[{i}]", names) for i, w in enumerate(self._message.limits)]
+        specs = tuple(spec for spec in written if spec is not None)
+        rated = sum(spec.rate is not None for spec in specs)
+        if rated > BANK_MAX:
+            self._wrong("limits", f"{rated} rate limits; at most {BANK_MAX} (one limit counts many trunks or numbers)")
+        return specs
 
     def _limit(self, written: pb.Limit, field: str, names: set[str]) -> LimitSpec | None:
         self._identifier(written.name, f"{field}.name", names)

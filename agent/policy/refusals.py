@@ -34,7 +34,7 @@ def answer_for(category: Category, spec: policy_pb2.AnswerSpec, field: str) -> A
     phrase = spec.phrase or STANDARD_PHRASES[code]
     if len(phrase) > PHRASE_MAX or not phrase.isascii() or not phrase.isprintable():
         raise ConfigError(f"{field}.phrase", f"must be at most {PHRASE_MAX} printable ASCII characters")
-    if phrase.strip().lower() == "network blocked":
+    if "".join(phrase.split()).lower() == "networkblocked":
         raise ConfigError(f"{field}.phrase", "'Network Blocked' marks an analytics block (603+); this is none")
     if not spec.retry_after_seconds:
         return Answer(code, phrase)
