@@ -10,7 +10,7 @@ from typing import Final
 
 from agent.model import ParseError
 from agent.sip.grammar import DISPLAY_NAME, OPAQUE, PARAMETER, TOKEN, UNTIL_ADDR_SPEC, UNTIL_SEMICOLON
-from agent.sip.headers import WHITE_SPACE, Param, find_param, quote, split_params, split_semicolons, unquote
+from agent.sip.headers import WHITE_SPACE, Param, find_param, quote, read_param, split_params, split_semicolons, unquote
 from agent.sip.uri import Uri, parse_uri
 
 _FIRST_WORD: Final = re.compile(rb"[^ \t\r\n]*+")
@@ -68,8 +68,7 @@ def read_address(value: bytes) -> tuple[bytes, bytes]:
 
 def read_tag(params_text: bytes) -> bytes:
     """The tag in `;a=1;tag=2`; b"" if there is none or it is empty."""
-    tag = find_param(split_params(params_text), b"tag")
-    return b"" if tag is None else tag.value or b""
+    return read_param(params_text, b"tag") or b""
 
 
 def parse_address(value: bytes) -> Address:

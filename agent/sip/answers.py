@@ -11,7 +11,7 @@ from typing import Final
 from agent.model import Answer, ConfigError, ParseError
 from agent.sip.address import read_address
 from agent.sip.grammar import CONTROL, TOKEN, UNTIL_COMMA
-from agent.sip.headers import canonical_name, find_param, split_params, split_semicolons, unfold
+from agent.sip.headers import canonical_name, read_param, split_semicolons, unfold
 from agent.sip.message import Message
 from agent.sip.reason import (
     BLOCKED_PHRASE,
@@ -232,7 +232,7 @@ def _copied_rows(request: bytes, start: int) -> dict[bytes, list[bytes]]:
 
 def _with_tag(to: bytes, tag: bytes) -> bytes:
     _, params = read_address(unfold(to.partition(b":")[2]))
-    if find_param(split_params(params), b"tag"):
+    if read_param(params, b"tag") is not None:
         return to
     return to.rstrip(b" \t\r\n") + b";tag=" + tag + b"\r\n"
 

@@ -110,6 +110,8 @@ def read_number(digits: bytes, most: int) -> int:
 
 
 def _split(value: bytes, until: re.Pattern[bytes], separator: bytes) -> list[bytes]:
+    if b'"' not in value and b"<" not in value:  # nothing can hide a separator
+        return [element.strip(WHITE_SPACE) for element in value.split(separator)]
     elements = []
     position = 0
     while True:
@@ -144,6 +146,16 @@ def split_params(text: bytes) -> tuple[Param, ...]:
         name, equals, value = piece.partition(b"=")
         params.append(Param(name.strip(WHITE_SPACE), value.strip(WHITE_SPACE) if equals else None))
     return tuple(params)
+
+
+def read_param(text: bytes, name: bytes) -> bytes | None:
+    """The value of the first parameter of that lower-case name in `;a=1;b`: b"" without "=", None if absent."""
+    for piece in split_semicolons(text)[1:]:
+        if piece[:len(name)].lower() == name:
+            key, _, value = piece.partition(b"=")
+            if len(key.rstrip(WHITE_SPACE)) == len(name):
+                return value.strip(WHITE_SPACE)
+    return None
 
 
 def find_param(params: tuple[Param, ...], name: bytes) -> Param | None:

@@ -156,7 +156,7 @@ def facts(message: Message) -> Facts:
 
 
 def _addr_specs(values: list[bytes]) -> tuple[bytes, ...]:
-    found = (read_address(element)[0] for value in values for element in split_addresses(value))
+    found = (read_address(element)[0] for value in values for element in split_addresses(value) if element)
     return tuple(uri for uri in found if uri)
 
 

@@ -7,7 +7,7 @@ from typing import Final
 from agent.model import ParseError
 from agent.sip.address import parse_params
 from agent.sip.grammar import SENT_PROTOCOL, UNTIL_COMMA, UNTIL_SEMICOLON
-from agent.sip.headers import WHITE_SPACE, Param, find_param, split_params
+from agent.sip.headers import WHITE_SPACE, Param, find_param, read_param
 from agent.sip.uri import read_hostport
 
 _AFTER_PROTOCOL: Final = re.compile(rb"[^/]*+/[^/]*+/[ \t\r]*+[^ \t\r]++[ \t\r]++(.*+)", re.DOTALL)
@@ -39,10 +39,10 @@ def read_top_via(value: bytes) -> tuple[bytes, bytes]:
     end = semicolon.end() if semicolon else 0
     if value[end:end + 1] != b";":
         end = len(value)  # no parameters, or a quote before them that is never closed
-    branch = find_param(split_params(value[end:]), b"branch")
+    branch = read_param(value[end:], b"branch") or b""
     head = _AFTER_PROTOCOL.match(value[:end].strip(WHITE_SPACE))
     sent_by = b":".join(part.strip(b" \t\r") for part in head[1].split(b":")) if head else b""
-    return (b"" if branch is None else branch.value or b""), sent_by
+    return branch, sent_by
 
 
 def parse_via(element: bytes) -> Via:

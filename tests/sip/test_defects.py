@@ -53,7 +53,8 @@ def test_defect_of_one_row(row: bytes, reason: str) -> None:
 
 @pytest.mark.parametrize("row", [
     b"Max-Forwards: 0", b"Max-Forwards: 00255", b"Expires: 0", b"Expires: 4294967295",
-    b"Session-Expires: 90;refresher=uac", b"Retry-After: 120", b"Retry-After: 120 (in a meeting);duration=3600", b"Date: Wed, 14 Oct 2026 14:15:00 GMT",
+    b"Session-Expires: 90;refresher=uac", b"Retry-After: 120", b"Retry-After: 120 (in a meeting);duration=3600",
+    b"Date: Wed, 14 Oct 2026 14:15:00 GMT",
     b"Contact: *", b"Contact: <sip:a@b?Route=%3Csip:x%3E>;q=0.5;expires=0, sip:c@d;+sip.instance=\"<urn:uuid:1>\"",
     b"Contact: <mailto:a@b>", b"P-Asserted-Identity: \"A, B\" <sip:a@b>, tel:+12015550123",
     b"Via: SIP / 2.0 / UDP a : 5060 ; rport ; branch = x, SIP/2.0/TCP [2001:db8::1]:5061;received=2001:db8::2",
