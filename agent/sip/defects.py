@@ -94,7 +94,7 @@ def _check_start(parts: Parts) -> Iterator[Defect]:
 
 
 def _check_presence(parts: Parts) -> Iterator[Defect]:
-    if not parts.blank:
+    if not parts.blank.endswith(b"\n"):
         yield Defect("headers", "no empty line ends the headers", parts.body_offset)
     seen: set[bytes] = set()
     for row in parts.rows:

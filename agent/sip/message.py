@@ -68,7 +68,7 @@ class Message:
         section that a truncated message did not end gets its CRLF.
         """
         parts = [_ended(self.start_line), *(_ended(row.raw) for row in self.rows)]
-        return b"".join([*parts, self.blank or b"\r\n", self.body])
+        return b"".join([*parts, _ended(self.blank), self.body])
 
 
 def _ended(line: bytes) -> bytes:

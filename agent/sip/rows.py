@@ -83,6 +83,8 @@ def _split_rows(raw: bytes, position: int) -> tuple[tuple[Row, ...], bytes, int]
         for blank in (b"\r\n", b"\n"):
             if raw.startswith(blank, position):
                 return tuple(rows), blank, position + len(blank)
+        if position == len(raw) - 1 and raw.endswith(b"\r"):  # an empty line that was cut in half is no row
+            return tuple(rows), b"\r", len(raw)
         end = _end_of(_FOLDED_LINE, raw, position)
         rows.append(_read_row(raw[position:end], position))
         position = end
