@@ -9,7 +9,6 @@ import argparse
 import base64
 import json
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -223,9 +222,9 @@ def tcp_calls(capture: Capture) -> None:
 def floods(capture: Capture) -> None:
     """Far more calls than one carrier may send, from ever new numbers; and one number that is called too often."""
     for index in range(int(FLOOD_SECONDS * FLOOD_RATE)):
-        call = Call(NORTH, f"+1646555{100 + index % 100:04}", f"+1201555{100 + index % 20:04}")
+        call = Call(NORTH, f"+1646555{100 + index % 100:04}", f"+1201555{100 + index % 100:04}")
         capture.udp(20 + index / FLOOD_RATE, NORTH, SBC, call.request("INVITE"))
-    for index in range(6):
+    for index in range(8):
         call = Call(EAST, f"+1312555{120 + index:04}", "+12015550119")
         capture.udp(24 + index * 0.4, EAST, SBC, call.request("INVITE"))
 
@@ -240,7 +239,9 @@ def refusals(capture: Capture) -> None:
     send(26.7, Call(WEST, "+12025550140", "+12015550102"))
     send(27.3, Call(WEST, "+11115550100", "+12015550103"))
     # A customer that shows a neighbour of whom it calls, as spoofers do: the first time is a warning.
-    for index in range(3):
+    warned = Call(ACME, "+13035550140", "+13035550151")
+    capture.exchange(warned, answered(warned, 28, 5))
+    for index in range(1, 3):
         send(28 + index, Call(ACME, f"+1303555014{index}", f"+1303555015{index}"))
     # A blocked provider, whose emergency calls pass.
     send(31.0, Call(SHADY, "+12125550177", "+12015550105"))
@@ -259,20 +260,14 @@ def busy_customer(capture: Capture) -> None:
     """A customer with more calls at once than it has bought, its alarm line and a keep-alive."""
     for index in range(6):
         call = Call(ACME, f"+1201555010{index}", f"+1617555010{index}")
-        steps = answered(call, 130 + index * 0.5, 12)
-        capture.exchange(call, steps if index < 4 else steps[:1])
+        capture.exchange(call, answered(call, 130 + index * 0.5, 12))
     emergency = Call(ACME, "+12015550109", "911")
     capture.exchange(emergency, answered(emergency, 134, 20))
     capture.udp(135, ACME, SBC, b"\r\n\r\n")
     capture.udp(136, WEST, SBC, Call(WEST, "sipp", "ping").request("OPTIONS"))
 
 
-def scenes() -> Iterator[Capture]:
-    """Everything, in one capture."""
-    capture = Capture()
-    for scene in (normal_calls, signed_and_fragmented, repeats, tcp_calls, floods, refusals, busy_customer):
-        scene(capture)
-    yield capture
+SCENES = (normal_calls, signed_and_fragmented, repeats, tcp_calls, floods, refusals, busy_customer)
 
 
 def main(arguments: list[str]) -> int:
@@ -280,8 +275,10 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("file", nargs="?", type=Path, default=Path("build/demo/traffic.pcap"))
     path = parser.parse_args(arguments).file
-    for capture in scenes():
-        print(f"{path}: {capture.write(path):,} packets")
+    capture = Capture()
+    for scene in SCENES:
+        scene(capture)
+    print(f"{path}: {capture.write(path):,} packets")
     return 0
 
 

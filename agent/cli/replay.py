@@ -15,12 +15,15 @@ from agent.cli.output import BAD_INPUT, OK, complain, print_table, progress
 from agent.cli.replay_report import (
     CHANGE_COLUMNS,
     COLUMNS,
+    NOTE_COLUMNS,
     FoldedRows,
     Summary,
     Tally,
     add_change,
+    add_notes,
     add_refused,
     clock,
+    ranked,
     verdict_entry,
 )
 from agent.ingress.layers import LINK_TYPES
@@ -121,16 +124,18 @@ class _Tables:
     def __init__(self, outcomes: Iterator[Outcome], policies: list[Policy], args: argparse.Namespace) -> None:
         self._summary = Summary()
         self._policies, self._args = policies, args
-        self._refused, self._changes = FoldedRows(args.limit), FoldedRows(args.limit)
+        self._refused, self._notes, self._changes = (FoldedRows(args.limit) for _ in range(3))
         for outcome in outcomes:
             self._summary.add(outcome)
             add_refused(self._refused, outcome)
+            add_notes(self._notes, outcome)
             add_change(self._changes, outcome)
 
     def finish(self, files: list[FileCounts]) -> None:
         """Print the tables and the sums."""
         summary = self._summary
         self._rows("Refused calls", COLUMNS, self._refused)
+        self._rows("Noticed", NOTE_COLUMNS, self._notes)
         if len(self._policies) > 1:
             self._rows(f"Calls whose verdict changes with {self._args.compare}", CHANGE_COLUMNS, self._changes)
         self._tallies("By rule", "rule", summary.rules)
@@ -154,7 +159,7 @@ class _Tables:
             print()
 
     def _tallies(self, title: str, name: str, tallies: dict[str, Tally]) -> None:
-        rows = [(key, *(f"{n:,}" for n in (t.allowed, t.refused, t.dropped, t.shadow))) for key, t in tallies.items()]
+        rows = [(key, *(f"{n:,}" for n in (t.allowed, t.refused, t.dropped, t.shadow))) for key, t in ranked(tallies)]
         if rows:
             print_table(title, (name, "allowed", "refused", "dropped", "would be refused (shadow)"), rows)
             print()

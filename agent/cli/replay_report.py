@@ -22,6 +22,7 @@ MAX_CELL: Final = 120
 """Characters of one cell; who calls chooses some of them."""
 
 COLUMNS: Final = ("time (UTC)", "calling", "called", "trunk", "rule", "why", "answer")
+NOTE_COLUMNS: Final = ("time (UTC)", "calling", "called", "trunk", "noticed")
 CHANGE_COLUMNS: Final = ("time (UTC)", "calling", "called", "trunk", "before", "after")
 NOT_AN_ATTEMPT: Final = {"action": "none", "rule": "", "category": "none",
                          "why": "no new call attempt under this policy", "answer": ""}
@@ -58,12 +59,13 @@ class FoldedRows:
         if run.count <= FOLD_AFTER:
             self._append(cells)
         elif run.folded is None:
-            folded = ["", "", *cells[2:]]
+            folded: list[str] = []
             if self._append(folded):
                 run.folded = folded
         if run.folded is not None:
             more = run.count - FOLD_AFTER
-            run.folded[:3] = [f"… {cells[0][11:]}", f"and {more:,} more like {'these' if more > 1 else 'it'}", ""]
+            run.folded[:] = [f"… {cells[0][11:]}", f"and {more:,} more like {'these' if more > 1 else 'it'}", "",
+                             *cells[3:]]
 
     def _append(self, row: list[str]) -> bool:
         if len(self.rows) >= self._limit:
@@ -127,11 +129,16 @@ class Summary:
             "methods": merged([f.methods for f in files]),
             "responses": merged([f.responses for f in files]),
             **asdict(self.total),
-            "rules": {name: asdict(tally) for name, tally in self.rules.items()},
-            "trunks": {name: asdict(tally) for name, tally in self.trunks.items()},
+            "rules": {name: asdict(tally) for name, tally in ranked(self.rules)},
+            "trunks": {name: asdict(tally) for name, tally in ranked(self.trunks)},
             "answers": self.answers,
             "changed": self.changed,
         }
+
+
+def ranked(tallies: dict[str, Tally]) -> list[tuple[str, Tally]]:
+    """Those that refused most first."""
+    return sorted(tallies.items(), key=lambda item: (-item[1].refused - item[1].dropped, -item[1].attempts, item[0]))
 
 
 def merged(tables: list[dict[str, int]]) -> dict[str, int]:
@@ -184,6 +191,15 @@ def add_refused(rows: FoldedRows, outcome: Outcome) -> None:
     attempt, answer = decision.attempt, words["answer"] or "none: dropped"
     rows.add((words["rule"], attempt.trunk, answer), outcome.when,
              [*_who(outcome.when, attempt), words["rule"], _cell(words["why"]), answer])
+
+
+def add_notes(rows: FoldedRows, outcome: Outcome) -> None:
+    """Add what the first policy's rules noticed without refusing the call for it."""
+    decision = outcome.decisions[0]
+    if decision is not None and decision.seen.counts:
+        attempt = decision.attempt
+        for note in attempt.notes:
+            rows.add((attempt.trunk, note.partition(":")[0]), outcome.when, [*_who(outcome.when, attempt), _cell(note)])
 
 
 def add_change(rows: FoldedRows, outcome: Outcome) -> None:
