@@ -9,6 +9,7 @@ written and read by agent.numbers.listfile.
 """
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
@@ -17,7 +18,7 @@ from typing import Final, NamedTuple
 from agent.model import Number, NumberKind
 from agent.numbers.index import ABSENT, BLOCK, number_index
 from agent.numbers.packing import unpack
-from agent.numbers.ranges import NANP_FIRST, Piece, nanp_range
+from agent.numbers.ranges import NANP_FIRST, NANP_LAST, Piece, nanp_range
 from agent.numbers.sets import Collector, NumberSet
 
 KIND: Final = "dno-list"
@@ -120,8 +121,17 @@ class DnoList:
         Only numbers whose country is known can be on a list: no dialled code, no ambiguous number, no anonymous one.
         """
         national = number.national
-        if national < 0:
-            return self._other(int(number.digits), when) if number.kind is NumberKind.FOREIGN else None
+        if national >= 0:
+            return self._national(national, when)
+        return self._other(int(number.digits), when) if number.kind is NumberKind.FOREIGN else None
+
+    def find(self, e164: int, when: float) -> DnoHit | None:
+        """The same for an E.164 number as an integer."""
+        if NANP_FIRST <= e164 <= NANP_LAST:
+            return self._national(e164 - NANP_FIRST, when)
+        return self._other(e164, when)
+
+    def _national(self, national: int, when: float) -> DnoHit | None:
         position = self._locate(national)
         if position == ABSENT:
             return None
@@ -156,15 +166,28 @@ class DnoList:
         collector.others.extend(self._sections.others)
         return collector.finish()
 
-    def entries(self) -> Iterator[tuple[Piece, Assertion]]:
-        """Every entry with its assertion: runs of blocks, then single numbers, then those of other countries."""
-        sections, assertions = self._sections, self.assertions
+    def runs(self) -> Iterator[tuple[Piece, Assertion]]:
+        """The runs of whole blocks with one assertion, ascending."""
+        sections = self._sections
         for first, stop, run_id in zip(sections.run_starts, sections.run_stops, sections.run_ids, strict=True):
-            yield nanp_range(first * BLOCK, stop * BLOCK - 1), assertions[run_id]
+            yield nanp_range(first * BLOCK, stop * BLOCK - 1), self.assertions[run_id]
+
+    def singles(self) -> Iterator[tuple[Piece, Assertion]]:
+        """The single numbers with their assertions: of +1, then of other countries, each ascending."""
+        sections, assertions = self._sections, self.assertions
         for national, exact_id in zip(unpack(sections.offsets, sections.suffixes), sections.exact_ids, strict=True):
             yield Piece(NANP_FIRST + national, NANP_FIRST + national), assertions[exact_id]
         for e164, other_id in zip(sections.others, sections.other_ids, strict=True):
             yield Piece(e164, e164), assertions[other_id]
+
+    def count_by_assertion(self) -> dict[Assertion, int]:
+        """How many numbers stand on each assertion; a single number inside a run counts with both."""
+        counts = Counter(self._sections.exact_ids)
+        counts.update(self._sections.other_ids)
+        sizes = {self.assertions[assertion_id]: count for assertion_id, count in counts.items()}
+        for piece, assertion in self.runs():
+            sizes[assertion] = sizes.get(assertion, 0) + piece.size
+        return sizes
 
     def release(self) -> None:
         """Let go of the arrays, so that a mapped file can be closed; every later look-up raises ValueError."""
