@@ -125,13 +125,14 @@ class CaptureFile:
     def _open(self) -> IO[bytes]:
         try:
             status = self.path.stat()
-            if stat.S_ISDIR(status.st_mode):
-                raise ConfigError(str(self.path), "is a directory, not a capture file")
-            self.size = status.st_size if stat.S_ISREG(status.st_mode) else None
-            return self.path.open("rb", buffering=1 << 20)
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            file = None if stat.S_ISDIR(status.st_mode) else self.path.open("rb", buffering=1 << 20)
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+            reason = getattr(error, "strerror", None) or str(error)
             raise ConfigError(str(self.path), reason[0].lower() + reason[1:]) from error
+        if file is None:
+            raise ConfigError(str(self.path), "is a directory, not a capture file")
+        self.size = status.st_size if stat.S_ISREG(status.st_mode) else None
+        return file
 
     def _read(self, stream: _CountingStream, magic: bytes) -> Iterator[Packet]:
         readers = _scapy_readers(self.path)
