@@ -201,7 +201,7 @@ class Framer:
         begin = self._begin
         empty = _EMPTY_LINE.search(self._buffer, max(self._searched - _OVERLAP, begin))
         size = (empty.end() if empty else len(self._buffer)) - begin
-        if size > self._max_headers or (not empty and size == self._max_headers):
+        if size > self._max_headers:
             # A fixed number of bytes goes, however many have come: the result must not depend on the cutting.
             if self._resync:
                 self._lose(self._max_headers)

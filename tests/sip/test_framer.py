@@ -132,13 +132,15 @@ def test_capture_that_begins_in_the_middle_finds_the_next_start_line() -> None:
         assert result.dropped + sum(map(len, result.messages)) == len(ONE[begin:].lstrip(b"\r\n") + TWO + THREE)
 
 
-def test_start_line_behind_the_tail_of_a_body_is_found_after_a_gap() -> None:
+@pytest.mark.parametrize("tail", [b'{"tail": 1', b"m=audio", b"tail", b"sip:a SIP/2.0 "])
+@pytest.mark.parametrize("next_message", [TWO, TWO.replace(b"INFO sip:a@b SIP/2.0", b"SIP/2.0 200 OK")])
+def test_start_line_behind_the_tail_of_a_body_is_found_after_a_gap(tail: bytes, next_message: bytes) -> None:
     framer = Framer(resync=True)
     assert framer.feed(ONE[:60]) == []
     framer.gap()
     assert (framer.dropped, framer.pending) == (60, 0)
-    assert framer.feed(b"{\"tail\": 1" + TWO) == [TWO]
-    assert framer.dropped == 70
+    assert framer.feed(tail + next_message) == [next_message]
+    assert framer.dropped == 60 + len(tail)
 
 
 def test_gap_inside_a_body_costs_that_message_only() -> None:
