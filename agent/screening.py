@@ -205,10 +205,11 @@ def _stands(seen: Seen, judged: _Judged, attempt: CallAttempt) -> bool:
 def attempt_of(observation: Observation, message: Scan, trunk: Trunk) -> CallAttempt:
     """The call attempt that an INVITE of this trunk makes."""
     country = trunk.default_country
-    calling, other = read_number(message.from_uri, country), NO_NUMBER
-    if trunk.trust_asserted_identity:
-        asserted = _asserted(message.asserted, country)
-        if asserted is not None:
+    from_uri = message.from_uri
+    calling, other = read_number(from_uri, country), NO_NUMBER
+    if trunk.trust_asserted_identity and (uris := message.asserted) and uris[0] != from_uri:
+        asserted = _asserted(uris, country)
+        if asserted is not None and asserted != calling:
             calling, other = asserted, calling
     called = read_number(message.request_uri, country)
     to = NO_NUMBER if called.kind in FULL_NUMBERS else read_number(message.to_uri, country)
