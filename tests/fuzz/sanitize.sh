@@ -29,4 +29,5 @@ for source in agent/native/*.c; do
     nm -D "${built[0]}" | grep -q __asan_report || { echo "$source was not built with the sanitizers"; exit 1; }
 done
 "$python" -c 'from agent import native; assert native.sip and native.__file__.startswith("'"$work"'")'
-"$python" -m pytest -q -x -p no:cacheprovider "${@:-tests/native}"
+# --capture=sys: what the sanitizers write to file descriptor 2 is shown.
+"$python" -m pytest -q -x -p no:cacheprovider --capture=sys tests/native "$@"
