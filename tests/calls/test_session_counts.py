@@ -15,12 +15,12 @@ from agent.calls.sessions import SETTLE_SECONDS, TICK_SECONDS, SessionTable
 from tests.calls.messages import INVITE, Message, from_called_side, request, response
 
 SETUP = 60.0
-LONGEST = 300.0
-CALL_IDS = st.sampled_from([b"call-1", b"call-2", b"call-3"])
-BRANCHES = st.sampled_from([b"z9hG4bK1", b"z9hG4bK2", b"z9hG4bK3"])
-TAGS = st.sampled_from([b"red", b"green", b"blue"])
+LONGEST = 100.0
+CALL_IDS = st.sampled_from([b"call-1"] * 4 + [b"call-2"])  # what goes wrong goes wrong within one call
+BRANCHES = st.sampled_from([b"z9hG4bK1", b"z9hG4bK1", b"z9hG4bK2"])
+TAGS = st.sampled_from([b"red", b"red", b"green"])
 KEYS = st.sampled_from([(), ("trunk",), ("trunk", "customer"), ("trunk", "trunk", "called")])
-STATUSES = st.sampled_from([100, 180, 200, 302, 401, 407, 408, 481, 482, 486, 487, 503])
+STATUSES = st.sampled_from([100, 180, 183, 200, 200, 401, 401, 407, 408, 481, 486])
 
 
 @dataclass
@@ -187,6 +187,7 @@ class AnyTraffic(RuleBasedStateMachine):
         self.table = SessionTable(setup_seconds=SETUP, max_seconds=LONGEST)
         self.model = Model()
         self.table.sweep(0.0)
+        self.admit(b"call-1", ("trunk",), b"z9hG4bK1")
 
     def see(self, message: Message) -> None:
         self.table.observe(message, self.model.now)
@@ -224,7 +225,7 @@ class AnyTraffic(RuleBasedStateMachine):
     def other_response(self, call_id: bytes, tag: bytes, method: str, status: int) -> None:
         self.see(response(status, tag, call_id=call_id, cseq_method=method, branch=b"z9hG4bKother"))
 
-    @rule(ticks=st.sampled_from([1, 3, 39 * 4, 41 * 4, 61 * 4, 290 * 4]))
+    @rule(ticks=st.sampled_from([1, 3, 39 * 4, 41 * 4, 61 * 4, 101 * 4]))
     def wait(self, ticks: int) -> None:
         self.model.pass_time(ticks * TICK_SECONDS)
         self.table.sweep(self.model.now)
@@ -266,7 +267,7 @@ class AnyTraffic(RuleBasedStateMachine):
 
 
 TestAnyTraffic = AnyTraffic.TestCase
-TestAnyTraffic.settings = settings(max_examples=150, stateful_step_count=60)
+TestAnyTraffic.settings = settings(max_examples=400, stateful_step_count=50)
 
 
 @given(steps=st.lists(st.tuples(st.sampled_from(["open", "open", "ok", "bye", "no", "wait"]), st.integers(0, 30)),

@@ -76,6 +76,12 @@ def test_a_challenged_call_waits_for_its_retry() -> None:
     assert table.answered == 1
 
 
+def test_a_late_copy_of_the_challenged_invite_is_no_retry() -> None:
+    table = opened(CHALLENGE, INVITE, CHALLENGE)
+    table.sweep(SETTLE_SECONDS + 3)
+    assert not in_progress(table)
+
+
 @pytest.mark.parametrize("status", [401, 407])
 def test_a_challenge_without_retry_is_over_after_a_while(status: int) -> None:
     table = opened(response(status))
@@ -161,6 +167,11 @@ def test_the_482_of_a_fork_does_not_end_the_call() -> None:
     assert in_progress(opened(fork, merged))
     assert in_progress(opened(merged))  # the fork itself was not seen
     assert not in_progress(opened(fork, merged, BUSY))
+
+
+def test_a_fork_that_is_refused_by_the_side_that_answered_no_longer_waits() -> None:
+    fork = INVITE.but(branch=b"z9hG4bKfork")
+    assert not in_progress(opened(fork, OK, response(482, branch=b"z9hG4bKfork"), BYE))
 
 
 def test_without_a_branch_the_first_final_response_decides() -> None:
@@ -263,6 +274,21 @@ def test_calls_that_were_opened_after_an_overflow_expire_like_others() -> None:
     assert (table.in_progress, table.overflows) == (1, 4)
     assert table.sweep(SETUP_SECONDS + 1) == 1
     assert table.counts() == {}
+
+
+def test_the_oldest_call_is_forgotten_first_also_within_one_moment() -> None:
+    table = SessionTable(capacity=2)
+    for n in range(4):
+        table.open(b"call-%d" % n, b"caller", (n,), 0.0)
+    assert table.counts() == {2: 1, 3: 1}
+
+
+def test_forgetting_the_last_call_of_a_moment_loses_none_that_comes_after_it() -> None:
+    table = opened(OK, table=SessionTable(capacity=1))
+    table.open(INVITE.call_id, INVITE.from_tag, (), 300.0, b"z9hG4bKagain")
+    assert (table.in_progress, table.overflows) == (0, 1)
+    table.open(b"call-2", b"caller", (), 300.0)
+    assert table.sweep(300.0 + SETUP_SECONDS + 1) == 1
 
 
 @pytest.mark.parametrize("clock", [(100.0, 50.0, 0.0), (5.0, float("nan"), 6.0), (5.0, float("inf"), 6.0)])
