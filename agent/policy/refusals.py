@@ -8,7 +8,7 @@ A policy that breaks the table does not compile.
 from typing import Final
 
 from agent.model import Answer, Category, ConfigError
-from agent.sip.answers import STANDARD_PHRASES
+from agent.sip.answers import MAX_RETRY_AFTER, STANDARD_PHRASES
 from sbcedge.policy.v1 import policy_pb2
 
 # Category -> lawful codes, the default first.
@@ -19,8 +19,6 @@ LAWFUL: Final[dict[Category, tuple[int, ...]]] = {
     Category.LIMIT: (503, 480, 486),
     Category.SUBSCRIBER: (607, 603),
 }
-# An hour: a peer that honours more would be lost for the day over one bad second.
-RETRY_AFTER_MAX: Final = 3600
 PHRASE_MAX: Final = 64
 
 
@@ -40,6 +38,6 @@ def answer_for(category: Category, spec: policy_pb2.AnswerSpec, field: str) -> A
         return Answer(code, phrase)
     if code != 503:
         raise ConfigError(f"{field}.retry_after_seconds", f"goes with 503 only, not with {code}")
-    if spec.retry_after_seconds > RETRY_AFTER_MAX:
-        raise ConfigError(f"{field}.retry_after_seconds", f"must be at most {RETRY_AFTER_MAX} s")
+    if spec.retry_after_seconds > MAX_RETRY_AFTER:
+        raise ConfigError(f"{field}.retry_after_seconds", f"must be at most {MAX_RETRY_AFTER} s")
     return Answer(code, phrase, (("Retry-After", str(spec.retry_after_seconds)),))
