@@ -7,9 +7,10 @@ million numbers are packed in a few seconds without a compiled part.
 
 import re
 from array import array
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate, groupby, islice
+from itertools import groupby, islice
 from operator import sub
 from typing import Final, NamedTuple
 
@@ -35,7 +36,7 @@ def set_blocks(bitmap: bytearray, first: int, stop: int) -> None:
     bitmap[first >> 3 : stop >> 3] = b"\xff" * ((stop - first) >> 3)
 
 
-def block_runs(bitmap: bytes | memoryview) -> Iterator[tuple[int, int]]:
+def block_runs(bitmap: bytes | bytearray | memoryview) -> Iterator[tuple[int, int]]:
     """The runs of set bits as (first, stop), ascending and as long as they can be."""
     start = end = 0
     for first, stop in _byte_runs(bitmap):
@@ -48,7 +49,7 @@ def block_runs(bitmap: bytes | memoryview) -> Iterator[tuple[int, int]]:
         yield start, end
 
 
-def _byte_runs(bitmap: bytes | memoryview) -> Iterator[tuple[int, int]]:
+def _byte_runs(bitmap: bytes | bytearray | memoryview) -> Iterator[tuple[int, int]]:
     """Runs of set bits, cut at byte ends."""
     for match in _BIT_RUNS.finditer(bitmap):
         if bitmap[match.start()] == 0xFF:
@@ -60,7 +61,7 @@ def _byte_runs(bitmap: bytes | memoryview) -> Iterator[tuple[int, int]]:
                 yield base + bit, base + bit + 1
 
 
-def count_bits(bitmap: bytes | memoryview) -> int:
+def count_bits(bitmap: bytes | bytearray | memoryview) -> int:
     """How many bits are set."""
     return int.from_bytes(bitmap, "little").bit_count()
 
@@ -76,19 +77,23 @@ def pack(nationals: Sequence[int]) -> Packed:
     """Pack ascending national numbers without repetition."""
     if not nationals:
         return Packed(array("I"), array("H"))
-    sizes = Counter(map(GROUP.__rfloordiv__, nationals))
-    offsets = array("I", [0])
-    offsets.extend(accumulate(map(sizes.__getitem__, range(GROUPS))))
+    offsets = array("I")
+    end = 0
+    for group, size in Counter(map(GROUP.__rfloordiv__, nationals)).items():  # ascending, as the numbers are
+        offsets += array("I", [end]) * (group + 1 - len(offsets))
+        end += size
+    offsets += array("I", [end]) * (GROUPS + 1 - len(offsets))
     return Packed(offsets, array("H", map(GROUP.__rmod__, nationals)))
 
 
 def unpack(offsets: memoryview, suffixes: memoryview) -> Iterator[int]:
     """The national numbers of packed arrays, ascending."""
-    end = 0
-    for group, stop in enumerate(offsets[1:].tolist() if len(offsets) else ()):
-        if stop != end:
-            yield from map((group * GROUP).__add__, suffixes[end:stop].tolist())
-            end = stop
+    start = 0
+    while start < len(suffixes):
+        group = bisect_right(offsets, start) - 1  # over all groups that are empty
+        stop = offsets[group + 1]
+        yield from map((group * GROUP).__add__, suffixes[start:stop].tolist())
+        start = stop
 
 
 def without_repetition(ascending: list[int]) -> list[int]:

@@ -22,8 +22,8 @@ MAX_FOREIGN_RANGE: Final = 10_000
 MAX_TEXT: Final = 64
 
 _SEPARATORS: Final = {ord(c): None for c in "-.() "}
-_NANP: Final = re.compile(r"\+?1?([0-9]{10})", re.ASCII)
-_PREFIX: Final = re.compile(r"\+?1?([2-9][0-9]{2,9})", re.ASCII)
+_NANP: Final = re.compile(r"(?:\+?1)?([0-9]{10})", re.ASCII)  # after a "+", the 1 must be there
+_PREFIX: Final = re.compile(r"(?:\+?1)?([2-9][0-9]{2,9})", re.ASCII)
 _FOREIGN: Final = re.compile(r"\+([2-9][0-9]{6,14})", re.ASCII)
 _CHARACTERS: Final = re.compile(r"[0-9+*.() -]+", re.ASCII)
 # A dash separates digits in 201-555-0123 and makes a range between two whole numbers: only the second has

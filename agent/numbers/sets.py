@@ -248,5 +248,5 @@ def _canonical(bitmap: bytearray, nationals: Iterable[int], others: Iterable[int
         numbers = [n for n in numbers if n // BLOCK not in whole]
     packed = pack(numbers)
     foreign = array("Q", without_repetition(sorted(others)))
-    return Sections(view(bytes(bitmap)) if any(bitmap) else memoryview(b""),
+    return Sections(view(bytes(bitmap)) if bitmap.count(0) != len(bitmap) else memoryview(b""),
                     view(packed.offsets), view(packed.suffixes), view(foreign))
