@@ -65,68 +65,6 @@ static inline Text text_of(const Scan *self, Slice slice)
     return (Text){at, at + slice.length};
 }
 
-typedef struct {
-    const char *reason; /* NULL: the line is good */
-    const byte *at;
-} Fault;
-
-static const Fault NO_FAULT = {NULL, NULL};
-
-/* Status-Line = SIP-Version SP Status-Code SP Reason-Phrase; the last two may be missing (RFC 3261 7.2). */
-static Fault read_status_line(const byte *at, const byte *end, unsigned *status)
-{
-    size_t length = (size_t)(end - at);
-    if (length < 7 || memcmp(at + 4, "2.0", 3) != 0 || (length > 7 && at[7] != ' '))
-        return (Fault){"version is not SIP/2.0", at + 4};
-    const byte *code = at + 8;
-    if (length < 11 || !is_digit(code[0]) || !is_digit(code[1]) || !is_digit(code[2]) || (length > 11 && code[3] != ' '))
-        return (Fault){"status code is not three digits", length < 8 ? end : code};
-    if (code[0] < '1' || code[0] > '6')
-        return (Fault){"status code is not within 100..699", code};
-    *status = (unsigned)((code[0] - '0') * 100 + (code[1] - '0') * 10 + (code[2] - '0'));
-    return NO_FAULT;
-}
-
-/* What stands after the Request-URI is not " SIP/2.0": say why. `at` is the first byte after the URI. */
-static Fault refused_version(const byte *at, const byte *end)
-{
-    if (at == end || *at != ' ')
-        return (Fault){"no space and SIP version after the Request-URI", at};
-    const byte *version = at + 1;
-    if (end - version >= 7 && same_word(version, "sip/2.0", 7)) {
-        const byte *rest = version + 7;
-        while (rest < end && is_blank(*rest))
-            rest++;
-        if (rest == end)
-            return (Fault){"whitespace after the SIP version", version + 7};
-    }
-    if (version == end || find(version, end, ' ') != NULL)
-        return (Fault){"whitespace in the Request-URI", at};
-    return (Fault){"version is not SIP/2.0", version};
-}
-
-/* Request-Line = Method SP Request-URI SP SIP-Version, each SP exactly one (RFC 3261 7.1). */
-static Fault read_request_line(const byte *at, const byte *end, Text *method, Text *uri)
-{
-    method->at = at;
-    while (at < end && is_token(*at))
-        at++;
-    method->end = at;
-    if (at == method->at || at == end || *at != ' ')
-        return (Fault){"method is not a token followed by one space", at};
-    uri->at = ++at;
-    while (at < end && !is_white(*at))
-        at++;
-    uri->end = at;
-    if (at == uri->at)
-        return (Fault){"no Request-URI after one space", at};
-    if (*uri->at == '<')
-        return (Fault){"Request-URI is enclosed in angle brackets", uri->at};
-    if (end - at != 8 || *at != ' ' || !same_word(at + 1, "sip/2.0", 7))
-        return refused_version(at, end);
-    return NO_FAULT;
-}
-
 /* Read the start line into `self`; *headers is where the first header row starts. */
 static Fault read_start_line(Scan *self, const byte *start, const byte *end, const byte **headers)
 {
@@ -207,28 +145,6 @@ static inline const State *state_of(const Scan *self) { return PyType_GetModuleS
 static PyObject *bytes_of(Text text)
 {
     return PyBytes_FromStringAndSize((const char *)text.at, text.end - text.at);
-}
-
-/* Copy `text` to `out` with each fold as one SP: *WSP [CR] LF 1*WSP. Returns the length, at most that of `text`. */
-static size_t copy_unfolded(Text text, byte *out)
-{
-    size_t length = 0, floor = 0;
-    while (text.at < text.end) {
-        byte c = *text.at++;
-        if (c != '\n') {
-            out[length++] = c;
-            continue;
-        }
-        if (length > floor && out[length - 1] == '\r')
-            length--;
-        while (length > floor && is_blank(out[length - 1]))
-            length--;
-        while (text.at < text.end && is_blank(*text.at))
-            text.at++;
-        out[length++] = ' ';
-        floor = length;
-    }
-    return length;
 }
 
 /* The text without outer space, folds undone. */
