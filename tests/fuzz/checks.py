@@ -80,6 +80,8 @@ def check_answer(message: Message) -> None:
     if message.status or message.method == "ACK":
         return
     defective = {defect.place.lower() for defect in message.defects}
+    if "message" in defective:  # there are more than are listed
+        defective |= {"via", "to"}
     asked = facts(message)
     for source in (None, ("192.0.2.1", 5060)):
         try:

@@ -23,7 +23,7 @@ CORPUS = ROOT / "tests" / "corpus" / "sip"
 FOUND = ROOT / "build" / "fuzz" / "sip"  # inputs that reached something new; kept between runs
 DICTIONARY = ROOT / "tests" / "fuzz" / "sip.dict"
 INPUT_SECONDS = 5  # an input that takes longer is a finding: the longest message takes milliseconds
-MAX_INPUT = 4_096  # longer inputs find nothing that shorter ones do not; the size bound has tests of its own
+MAX_INPUT = 2_048  # longer inputs find nothing that shorter ones do not; the size bound has tests of its own
 WORKER = "--worker"
 
 
