@@ -14,7 +14,7 @@ from typing import Final
 from agent import native
 from agent.model import ParseError, Scan
 from agent.sip.address import read_address, read_tag
-from agent.sip.grammar import CSEQ, REQUEST_LINE, STATUS_LINE, TOKEN
+from agent.sip.grammar import CSEQ, REQUEST_LINE, STATUS_LINE, TOKEN, TOKEN_CHARS
 from agent.sip.headers import MAX_LENGTH, MAX_SCALAR, WHITE_SPACE, read_number, split_addresses, unfold
 from agent.sip.via import read_top_via
 
@@ -63,6 +63,8 @@ _PLAIN_VIA: Final = re.compile(
     rb'(?:;(?!branch)[^;,"\s]*+)*+;branch=([^;,"\s]*+)(?:[;,][^"]*+|\r?)',
     re.IGNORECASE,
 )
+_PLAIN_CSEQ: Final = re.compile(rb"[ \t]*+([0-9]{1,9}) ([" + TOKEN_CHARS + rb"]++)\r?")
+_PLAIN_LENGTH: Final = re.compile(rb"[ \t]*+([0-9]{1,9})\r?")
 
 
 class PythonScan:
@@ -207,8 +209,7 @@ def _read_rows(rows: list[tuple[bytes, bytes]], it: PythonScan) -> None:
     it.cseq, it.cseq_method = _read_cseq(single.get(_CSEQ, b""))
     it.from_uri, it.from_tag = _read_party(single.get(_FROM, b""))
     it.to_uri, it.to_tag = _read_party(single.get(_TO, b""))
-    length = single.get(_LENGTH, b"").strip(WHITE_SPACE)
-    it.content_length = min(read_number(length, MAX_LENGTH), MAX_LENGTH)
+    it.content_length = _read_length(single.get(_LENGTH, b""))
     it.asserted = _read_addresses(several.get(_ASSERTED))
     it.identity = tuple([value.strip(WHITE_SPACE) for value in several.get(_IDENTITY, ())])
     it.diversion = _read_addresses(several.get(_DIVERSION))
@@ -217,7 +218,17 @@ def _read_rows(rows: list[tuple[bytes, bytes]], it: PythonScan) -> None:
     it.resource_priority = _join(several.get(_RESOURCE))
 
 
+def _read_length(value: bytes) -> int:
+    plain = _PLAIN_LENGTH.fullmatch(value)
+    if plain:
+        return int(plain[1])
+    return min(read_number(value.strip(WHITE_SPACE), MAX_LENGTH), MAX_LENGTH)
+
+
 def _read_cseq(value: bytes) -> tuple[int, str]:
+    plain = _PLAIN_CSEQ.fullmatch(value)
+    if plain:
+        return int(plain[1]), plain[2].decode("ascii")
     match = CSEQ.fullmatch(unfold(value))
     if not match:
         return 0, ""
