@@ -18,7 +18,7 @@ FOLD_AFTER: Final = 3
 RUN_GAP: Final = 10.0
 """Seconds of capture without a refusal of its kind after which the next one is news again."""
 
-MAX_CELL: Final = 120
+MAX_CELL: Final = 160
 """Characters of one cell; who calls chooses some of them."""
 
 COLUMNS: Final = ("time (UTC)", "calling", "called", "trunk", "rule", "why", "answer")

@@ -144,6 +144,7 @@ class Replay:
             self._counts.damage = capture.damage
             self._note_links()
             before += capture.size or 0
+            self._progress(before)
         if self.files:  # what the streams still hold belongs to the end of the run
             last = self._counts.last or 0.0
             for message in self._streams.finish():

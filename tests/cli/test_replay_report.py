@@ -117,7 +117,7 @@ def test_dropped_call_has_no_answer() -> None:
     (Number(NumberKind.NOT_A_NUMBER, "", -1), "sip:\x1b[2J\x07\u202e@a.example",
      "sip:\ufffd[2J\ufffd\ufffd@a.example"),
     (NO_NUMBER, "", "none"),
-    (Number(NumberKind.NOT_A_NUMBER, "", -1), "sip:" + "x" * 500, "sip:" + "x" * 115 + "…"),
+    (Number(NumberKind.NOT_A_NUMBER, "", -1), "sip:" + "x" * 500, "sip:" + "x" * 155 + "…"),
 ])
 def test_caller_without_a_number_is_shown_as_a_terminal_can_take_it(number: Number, uri: str, shown: str) -> None:
     rows = FoldedRows(100)

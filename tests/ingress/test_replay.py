@@ -208,8 +208,9 @@ def test_progress_runs_up_to_the_size_of_all_files(tmp_path: Path) -> None:
     for _ in Replay([screening()], progress=positions.append).run(paths):
         pass
     assert positions == sorted(positions)
-    assert positions[0] <= 1 << 20
-    assert paths[0].stat().st_size < positions[-1] <= 2 * paths[0].stat().st_size
+    assert positions[0] < 100
+    assert len(positions) > 10
+    assert positions[-1] == 2 * paths[0].stat().st_size
 
 
 @given(st.lists(st.floats(0, 1e10), max_size=50))
