@@ -140,12 +140,12 @@ def read_list(memory: memoryview, name: str) -> DnoList:
     """
     try:
         return _read(memory)
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise ConfigError(name, f"not a usable do-not-originate list: {_reason(error)}") from None
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, RecursionError)):
+    if not isinstance(error, ValueError) or isinstance(error, (json.JSONDecodeError, UnicodeDecodeError)):
         return f"its description cannot be read ({type(error).__name__}: {error})"
     return str(error)
 
@@ -214,6 +214,12 @@ def _time(value: object) -> float | None:
     return value
 
 
+def _optional_text(value: object) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise TypeError("an expiry is no text")
+    return value
+
+
 def _assertion(fields: Sequence[Any]) -> Assertion:
     category, source, asserted_by, verified_at, expires_at = fields
     return Assertion(DnoCategory(category), str(source), str(asserted_by), _time(verified_at), _time(expires_at))
@@ -224,9 +230,9 @@ def _manifest(fields: Mapping[str, Any]) -> Manifest:
         generation=int(fields["generation"]),
         created_at=str(fields["created_at"]),
         sha256=str(fields["sha256"]),
-        counts={str(name): int(count) for name, count in fields["counts"].items()},
+        counts={str(name): int(count) for name, count in dict(fields["counts"]).items()},
         sources=tuple(map(str, fields["sources"])),
-        first_expiry=fields["first_expiry"],
-        not_after=fields["not_after"],
+        first_expiry=_optional_text(fields["first_expiry"]),
+        not_after=_optional_text(fields["not_after"]),
         agent_version=str(fields["agent_version"]),
     )
