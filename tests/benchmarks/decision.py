@@ -1,8 +1,8 @@
 """What one call attempt costs, in microseconds, with the twins that this process has. Prints one JSON object.
 
-    decision   scan, numbers, emergency, a do-not-originate list of 2.3 million numbers and 10^7 blocks, four limits
-    resident   megabytes of the process with the list mapped and checked, before the first call
-    handle     the same through Screening.handle: also what kind of INVITE it is, and the table of attempts
+decision   scan, numbers, emergency, a do-not-originate list of 2.3 million numbers and 10^7 blocks, four limits
+resident   megabytes of the process with the list mapped and checked, before the first call
+handle     the same through Screening.handle: also what kind of INVITE it is, and the table of attempts
 """
 
 import gc

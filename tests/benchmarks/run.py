@@ -135,7 +135,9 @@ def decisions() -> Iterator[Figure]:
         python["handle"] / native["handle"],
         "with call attempts and sessions",
     )
-    yield Figure("resident_mb", "MB", native["resident"], "150 MB", 150, 150 / native["resident"], "with the list mapped")
+    yield Figure(
+        "resident_mb", "MB", native["resident"], "150 MB", 150, 150 / native["resident"], "with the list mapped"
+    )
 
 
 def replays() -> Iterator[Figure]:
