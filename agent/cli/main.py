@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import io
 import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -57,6 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.command is None:
         parser.print_help(sys.stderr)
         return USAGE_ERROR
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names of files, lists and callers may hold what this terminal cannot show, or no text at all.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return int(args.run(args))
     except BrokenPipeError:  # `sbc-agent ... | head`: the reader has seen enough

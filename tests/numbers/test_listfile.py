@@ -167,7 +167,8 @@ def test_right_digest_does_not_excuse_impossible_content(raw: bytes, patch: dict
 
 @pytest.mark.parametrize(
     "change",
-    [{"kind": "other"}, {"generation": "many"}, {"generation": float("inf")}, {"counts": 5}, {"counts": {"a": []}}, {"sources": None}, {"sha256": 1},
+    [{"kind": "other"}, {"generation": "many"}, {"generation": float("inf")},
+     {"counts": 5}, {"counts": {"a": []}}, {"sources": None}, {"sha256": 1},
      {"first_expiry": 5}, {"not_after": []}],
 )
 def test_right_digest_does_not_excuse_an_impossible_manifest(raw: bytes, change: dict[str, object]) -> None:
