@@ -3,12 +3,11 @@
 Knows the identifiers of RFC 3261 8.2.2.2 and 17.2.3 and how long a peer may repeat itself. Must not know
 policy, verdicts or dialogs: the decision that screening leaves on an entry is an opaque object here.
 
-Two things decide. The *attempt*: trunk, Call-ID, From tag, From URI and To URI, which RFC 3261 8.1.3.5 keeps
-through every retry; a From tag that is absent (RFC 2543) leaves Call-ID and URIs. The *transaction* within
-it: topmost Via (branch and sent-by), CSeq number and Request-URI. That is RFC 3261 17.2.3 where the branch
-has the magic cookie and RFC 2543 matching where it has not, in one formula, since a retransmission repeats
-all of them byte by byte. The URIs in the attempt mean that a caller who reuses one Call-ID for other numbers
-makes new attempts, not follow-ups.
+Two things decide. The *attempt*: trunk, Call-ID and From tag, or From URI where a peer of RFC 2543 sends no tag.
+The *transaction* within it: topmost Via (branch and sent-by), CSeq number and Request-URI. That is RFC 3261 17.2.3
+where the branch has the magic cookie and RFC 2543 matching where it has not, in one formula, since a
+retransmission repeats all of them byte by byte. Whether another INVITE of an attempt still shows the same numbers is
+for screening to compare: it has read them.
 
 Identifiers are remembered as 64-bit hashes: a third of the memory. Python hashes bytes with SipHash and a key
 of this process, so a peer cannot construct two calls that collide (unless PYTHONHASHSEED is set); by chance
@@ -120,7 +119,8 @@ class AttemptTable:
         if not clock.start <= now < clock.end:
             self._next_slice(now)
         cseq = scan.cseq
-        key = hash((trunk, scan.call_id, scan.from_tag, scan.from_uri, scan.to_uri))
+        tag = scan.from_tag
+        key = hash((trunk, scan.call_id, tag) if tag else (trunk, scan.call_id, tag, scan.from_uri))
         transaction = hash((scan.branch, scan.sent_by, cseq, scan.request_uri))
         entries = self._entries
         turn = clock.count
