@@ -7,8 +7,8 @@ the lower category, then the later verification. Checks what the law lets each c
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from itertools import islice, pairwise
-from operator import sub
+from itertools import chain, compress, pairwise
+from operator import ne
 from typing import Final, NamedTuple
 
 from agent.model import ConfigError
@@ -196,10 +196,10 @@ def _settle_singles(singles: "array[int]", ranks: list[int], owners: "array[int]
     if owners:
         keys = [key for key in keys if owners[(key >> _ID_BITS) // BLOCK] > key & _NONE]
     nationals = [key >> _ID_BITS for key in keys]
-    if 0 in map(sub, islice(nationals, 1, None), nationals):  # the lowest rank of a number comes first: keep that
-        keys = list({key >> _ID_BITS: key for key in reversed(keys)}.values())[::-1]
-        nationals = [key >> _ID_BITS for key in keys]
-    return nationals, array("H", [key & _NONE for key in keys])
+    # The lowest rank of a number comes first among its keys: keep that one.
+    first = bytes(map(ne, nationals, chain((-1,), nationals)))
+    exact_ranks = array("H", [key & _NONE for key in compress(keys, first)])
+    return list(compress(nationals, first)), exact_ranks
 
 
 def _settle_others(pairs: Iterable[tuple[int, int]]) -> tuple[list[int], list[int]]:

@@ -22,16 +22,21 @@ class Difference(NamedTuple):
 
 def compare(old: DnoList, new: DnoList) -> Difference:
     """Compare two lists, expired entries included."""
+    if old.manifest.sha256 == new.manifest.sha256:
+        return Difference(NumberSet(), NumberSet(), NumberSet())
     before, after = old.numbers(), new.numbers()
     changed = NumberSet.build(_overlaps(list(old.runs()), list(new.runs())))
-    same = NumberSet.build(piece for piece, differs in _singles_of_both(old, new) if not differs)
-    other = NumberSet.build(piece for piece, differs in _singles_of_both(old, new) if differs)
-    return Difference(after - before, before - after, (changed - same) | other)
+    if changed:  # single numbers inside of these runs may have kept an assertion of their own
+        changed -= NumberSet.build(piece for piece, differs in _singles_of_both(old, new) if not differs)
+    singles = NumberSet.build(piece for piece, differs in _singles_of_both(old, new) if differs)
+    return Difference(after - before, before - after, changed | singles)
 
 
 def _singles_of_both(old: DnoList, new: DnoList) -> Iterator[tuple[Piece, bool]]:
     """The single numbers of either list that the other has too, and whether their assertions differ."""
-    for one, another in ((old, new), (new, old)):
+    # A number of both lists that is a single number in the new one only lies in a run of the old one.
+    pairs = [(old, new), (new, old)] if any(True for _ in old.runs()) else [(old, new)]
+    for one, another in pairs:
         for piece, assertion in one.singles():
             known = another.find(piece.first, _BEFORE_ALL)
             if known is not None:

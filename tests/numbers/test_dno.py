@@ -144,7 +144,8 @@ def test_every_number_stands_on_the_assertion_that_wins(entries: Entries, when: 
         expected = winner if winner is not None and winner.holds(when) else None
         assert dno.find(e164, when) == expected == dno.lookup(nanp(national), when)
     assert dno.numbers() == NumberSet.build(Piece(e164, e164) for e164 in winners)
-    assert set(dno.assertions) == set(winners.values())
+    # Not always equal: a block may keep its assertion although each of its numbers has a better one of its own.
+    assert set(dno.assertions) >= set(winners.values())
 
 
 @given(ENTRIES, ENTRIES)
