@@ -3,10 +3,8 @@
 from pathlib import Path
 
 from agent.files import map_file
-from agent.files import map_file
 from agent.model import ConfigError, ConfigErrors
 from agent.numbers.dno import DnoList
-from agent.numbers.listfile import read_list
 from agent.numbers.listfile import read_list
 from agent.policy.compile import compile_policy
 from agent.policy.document import from_toml
@@ -30,15 +28,6 @@ def read_policy(path: Path) -> policy_pb2.Policy:
     if len(data) > MAX_POLICY_BYTES:
         raise ConfigError(str(path), f"is larger than {MAX_POLICY_BYTES >> 20} MiB")
     return from_toml(text)
-
-
-def open_list(path: Path) -> DnoList:
-    """A compiled do-not-originate list, used where it is mapped. Raises ConfigError naming the file."""
-    try:
-        memory = map_file(path)
-    except OSError as error:
-        raise ConfigError(str(path), f"cannot be read: {error.strerror}") from None
-    return read_list(memory, str(path))
 
 
 def open_list(path: Path) -> DnoList:

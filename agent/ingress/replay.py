@@ -44,7 +44,7 @@ PROGRESS_EVERY: Final = 512  # packets between two reports of the position; a po
 
 
 class CaptureClock:
-    """Monotonic seconds from a capture's timestamps, which may stand still or jump back."""
+    """Monotonic seconds from a capture's timestamps, which may stand still or jump back; 0 is the first packet."""
 
     def __init__(self) -> None:
         self._now: float | None = None
@@ -52,6 +52,8 @@ class CaptureClock:
 
     def read(self, when: float) -> float:
         """The time of a packet stamped `when`; never less than what was read before."""
+        if self._now is None:
+            self._shift = -when
         now = when + self._shift
         if self._now is None or now > self._now:
             self._now = now

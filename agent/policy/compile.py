@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from ipaddress import ip_network
 from math import inf, isfinite
+from pathlib import PurePath
 from typing import Final, TypeVar
 
 from agent.model import Category, ConfigError, ConfigErrors
@@ -198,7 +199,7 @@ class _Compiler:
             if dno_list is None:
                 self._wrong(f"do_not_originate.lists[{i}]", f"no such list: {name}")
             else:
-                lists.append((name, dno_list))
+                lists.append((PurePath(name).name, dno_list))
         if rule is None or not self._message.HasField("do_not_originate"):
             return None
         return DnoSpec(rule, tuple(lists), not written.allow_invalid_numbers)

@@ -30,10 +30,13 @@ def _call(number: int) -> Iterator[bytes]:
     for status in (b"100 Trying", b"180 Ringing", b"200 OK"):
         yield _frame(b"SIP/2.0 " + status + b"\r\n" + rows + b"Content-Length: 0\r\n\r\n", SBC, PEER)
     for method in (b"ACK", b"BYE"):
-        changed = rows.replace(b"INVITE", method).replace(b"branch=", b"branch=z9hG4bK" + method)
         start = method + b" sip:sbc.example.net SIP/2.0\r\n"
-        yield _frame(start + changed + b"Content-Length: 0\r\n\r\n", PEER, SBC)
-    yield _frame(b"SIP/2.0 200 OK\r\n" + changed + b"Content-Length: 0\r\n\r\n", SBC, PEER)
+        yield _frame(start + _rows_of(rows, method) + b"Content-Length: 0\r\n\r\n", PEER, SBC)
+    yield _frame(b"SIP/2.0 200 OK\r\n" + _rows_of(rows, b"BYE") + b"Content-Length: 0\r\n\r\n", SBC, PEER)
+
+
+def _rows_of(rows: bytes, method: bytes) -> bytes:
+    return rows.replace(b"INVITE", method).replace(b"branch=", b"branch=z9hG4bK" + method)
 
 
 def write_capture(path: Path, calls: int) -> int:
