@@ -122,19 +122,19 @@ class DnoList:
         """
         national = number.national
         if national >= 0:
-            return self._national(national, when)
+            position = self._locate(national)
+            return None if position == ABSENT else self._at(position, national, when)
         return self._other(int(number.digits), when) if number.kind is NumberKind.FOREIGN else None
 
     def find(self, e164: int, when: float) -> DnoHit | None:
         """The same for an E.164 number as an integer."""
-        if NANP_FIRST <= e164 <= NANP_LAST:
-            return self._national(e164 - NANP_FIRST, when)
-        return self._other(e164, when)
+        if not NANP_FIRST <= e164 <= NANP_LAST:
+            return self._other(e164, when)
+        position = self._locate(e164 - NANP_FIRST)
+        return None if position == ABSENT else self._at(position, e164 - NANP_FIRST, when)
 
-    def _national(self, national: int, when: float) -> DnoHit | None:
-        position = self._locate(national)
-        if position == ABSENT:
-            return None
+    def _at(self, position: int, national: int, when: float) -> DnoHit | None:
+        """The assertion of a number that `locate` has found at `position`."""
         if position >= 0:
             hit = self.assertions[self._sections.exact_ids[position]]
             if hit.holds(when):
