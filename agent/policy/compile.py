@@ -38,6 +38,8 @@ T = TypeVar("T")
 IDENTIFIER: Final = re.compile(r"[a-zA-Z0-9._-]{1,64}", re.ASCII)
 COUNTRY: Final = re.compile(r"[1-9][0-9]{0,2}", re.ASCII)
 PREFIX: Final = re.compile(r"[1-9][0-9]{0,14}", re.ASCII)
+HOST_PORT: Final = re.compile(r"(?:[a-zA-Z0-9.-]{1,253}|\[[0-9a-fA-F:.]{2,45}\])(?::[0-9]{1,5})?", re.ASCII)
+PASS_CODES: Final = (302, 404, 503)
 SHORT_CODE: Final = re.compile(r"[0-9]{2,6}", re.ASCII)
 # Names of the built-in rules; a limit must not borrow one, or a verdict would name the wrong rule.
 RESERVED_NAMES: Final = frozenset(
@@ -144,13 +146,26 @@ class _Compiler:
         country = written.default_country or "1"
         if country != UNMATCHED and not COUNTRY.fullmatch(country):
             self._wrong(f"{field}.default_country", f'"{country}" is no country code; "1", "44", ... or "none"')
+        pass_code, next_hop = self._redirect(written.redirect, f"{field}.redirect")
         return Trunk(
-            written.id,
-            written.customer,
-            written.upstream or written.id,
-            "" if country == UNMATCHED else country,
-            written.trust_asserted_identity,
+            id=written.id,
+            customer=written.customer,
+            upstream=written.upstream or written.id,
+            default_country="" if country == UNMATCHED else country,
+            trust_asserted_identity=written.trust_asserted_identity,
+            pass_code=pass_code,
+            next_hop=next_hop,
         )
+
+    def _redirect(self, written: pb.RedirectAnswer, field: str) -> tuple[int, str]:
+        code = written.code or (302 if written.next_hop else 404)
+        if code not in PASS_CODES:
+            self._wrong(f"{field}.code", f"{code} lets no call pass; {', '.join(map(str, PASS_CODES))} do")
+        if (code == 302) != bool(written.next_hop):
+            self._wrong(f"{field}.next_hop", "goes with 302, and 302 needs it")
+        elif written.next_hop and not HOST_PORT.fullmatch(written.next_hop):
+            self._wrong(f"{field}.next_hop", "is no host, host:port or [address]:port")
+        return code, written.next_hop
 
     def _networks(self, texts: Iterable[str], field: str) -> Iterable[tuple[Network, str]]:
         for i, text in enumerate(texts):

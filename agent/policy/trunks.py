@@ -13,13 +13,18 @@ Network = IPv4Network | IPv6Network
 
 @dataclass(frozen=True, slots=True)
 class Trunk:
-    """One ingress peer or customer connection. `default_country` is "" where bare numbers are ambiguous."""
+    """One ingress peer or customer connection. `default_country` is "" where bare numbers are ambiguous.
+
+    `pass_code` and `next_hop` say how the redirect server lets its calls pass; `next_hop` goes with 302.
+    """
 
     id: str
     customer: str
     upstream: str
     default_country: str
     trust_asserted_identity: bool
+    pass_code: int = 404
+    next_hop: str = ""
 
 
 UNKNOWN: Final = Trunk("unknown", "", "", "1", trust_asserted_identity=False)

@@ -60,6 +60,13 @@ def test_a_rule_whose_table_is_absent_is_off() -> None:
             "trunks[1].sources[0]",
             "already belongs to trunk a",
         ),
+        ('trunks { id: "a" sources: "192.0.2.1" redirect { code: 603 } }', "trunks[0].redirect.code", "302, 404, 503"),
+        ('trunks { id: "a" sources: "192.0.2.1" redirect { code: 302 } }', "trunks[0].redirect.next_hop", "needs it"),
+        (
+            'trunks { id: "a" sources: "192.0.2.1" redirect { next_hop: "a b" } }',
+            "trunks[0].redirect.next_hop",
+            "is no host",
+        ),
         ('customers { id: "a" numbers: "alice" }', "customers[0].numbers[0]", "alice"),
         ('emergency { numbers: "12345678" }', "emergency.numbers[0]", "dialled code"),
         ('provider_block { blocks { trunk: "a" upstream: "b" } }', "provider_block.blocks[0]", "either"),
