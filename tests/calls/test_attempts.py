@@ -140,6 +140,14 @@ def test_ten_thousand_uses_of_one_call_id_are_excess_and_count() -> None:
     assert sum(s.counts for s in seen) == 10_000 - FOLLOW_UPS
 
 
+def test_capacity_bounds_excess_too() -> None:
+    table = AttemptTable(capacity=100)
+    for n in range(1000):
+        table.observe("peer", INVITE.but(cseq=n, branch=b"z9hG4bK%d" % n), n * 0.001)
+        assert len(table) <= 100
+    assert table.overflows > 0
+
+
 def test_an_excess_invite_is_screened_afresh_and_its_copies_are_copies() -> None:
     table = AttemptTable()
     table.observe("peer", INVITE, 0.0).decision = "pass"
