@@ -13,7 +13,7 @@ from agent.cli.output import BAD_INPUT, OK, USAGE_ERROR, complain, print_json, p
 from agent.files import read_lines, replace_file
 from agent.model import ConfigError
 from agent.numbers.dno import Manifest
-from agent.numbers.dno_build import Contents, DnoBuilder
+from agent.numbers.dno_build import STEPS, Contents, DnoBuilder
 from agent.numbers.dno_import import Importer, ImportReport, parse_category, parse_time, shrinkage
 from agent.numbers.listfile import encode, rfc3339
 from agent.numbers.npa_report import MAX_REPORT_DAYS, read_npa_report
@@ -89,7 +89,8 @@ def _build(args: argparse.Namespace, when: float) -> int:
     previous = _previous(args)
     builder = DnoBuilder()
     reports = _read_inputs(args, builder, when)
-    contents = builder.finish()
+    with progress("building", STEPS) as moved:
+        contents = builder.finish(moved)
     if not contents.assertions:
         raise ConfigError(str(args.out), "no entry is left, and an empty list would let every call pass")
     if previous is not None and not args.allow_shrink and (lost := shrinkage(contents, previous)):

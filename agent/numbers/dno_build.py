@@ -6,7 +6,7 @@ the lower category, then the later verification. Checks what the law lets each c
 
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, compress, pairwise
 from operator import ne
 from typing import Final, NamedTuple
@@ -21,6 +21,8 @@ from agent.numbers.ranges import NANP_FIRST, Piece
 
 # Assertions are named by a u16 beside every number; one value is kept for "none".
 MAX_ASSERTIONS: Final = 65_535
+# How many steps `DnoBuilder.finish` tells of.
+STEPS: Final = 3
 _NONE: Final = 0xFFFF
 _ID_BITS: Final = 16
 
@@ -133,14 +135,19 @@ class DnoBuilder:
     def _add_singles(self, first: int, stop: int, assertion_id: int) -> None:
         self._singles.extend(national << _ID_BITS | assertion_id for national in range(first, stop))
 
-    def finish(self) -> Contents:
-        """One assertion for each number. The builder keeps what it has."""
+    def finish(self, moved: Callable[[float], None] = lambda _step: None) -> Contents:
+        """One assertion for each number. The builder keeps what it has.
+
+        `moved` is told how many of its STEPS are done; for millions of numbers each takes seconds.
+        """
         ordered = sorted(self._ids, key=precedence)
         ranks = [0] * len(ordered)  # by id; the lower rank wins
         for rank, assertion in enumerate(ordered):
             ranks[self._ids[assertion]] = rank
         runs, owners = _paint([(first, stop, ranks[i]) for first, stop, i in self._blocks])
+        moved(1)
         nationals, exact_ranks = _settle_singles(self._singles, ranks, owners)
+        moved(2)
         others, other_ranks = _settle_others((e164, ranks[i]) for e164, i in self._others)
         run_ranks = [rank for _, _, rank in runs]
         used = sorted({*exact_ranks, *other_ranks, *run_ranks})
@@ -149,6 +156,7 @@ class DnoBuilder:
         for first, stop, _ in runs:
             set_blocks(bitmap, first, stop)
         packed = pack(nationals)
+        moved(STEPS)
         sections = DnoSections(
             bitmap=view(bitmap),
             offsets=view(packed.offsets),

@@ -61,8 +61,14 @@ def rfc3339(when: float) -> str:
 
 
 def encode(contents: Contents, generation: int, when: float, agent_version: str) -> list[bytes | memoryview]:
-    """The file of a list as chunks to be written in order. The same contents give the same content digest."""
-    payloads: list[tuple[str, int, bytes | memoryview]] = [(_ASSERTIONS, 1, _assertions_json(contents.assertions))]
+    """The file of a list as chunks to be written in order. The same contents give the same content digest.
+
+    Raises ConfigError when its assertions are more text than a reader takes.
+    """
+    assertions = _assertions_json(contents.assertions)
+    if len(assertions) > MAX_JSON:  # the manifest repeats their sources, and is shorter
+        raise ConfigError("", f"the assertions are {len(assertions) >> 20} MiB of text, and may be {MAX_JSON >> 20}")
+    payloads: list[tuple[str, int, bytes | memoryview]] = [(_ASSERTIONS, 1, assertions)]
     for name, section in zip(DnoSections._fields, contents.sections, strict=True):
         payloads.append((name, section.itemsize, _little_endian(section)))
     # The manifest tells where the content starts, by its size, and the content's digest goes into the manifest: its

@@ -235,3 +235,9 @@ def test_machine_of_the_other_byte_order_writes_and_reads_the_same_file(
     assert [bytes(chunk) for chunk in encode(swapped, 7, WHEN, "1.2.3")] == expected
     part = memoryview(b"".join(expected))
     assert listfile._native(part[:8], "H").tolist() == array("H", bytes(part[:8])[::-1]).tolist()[::-1]
+
+
+def test_more_text_than_a_reader_takes_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listfile, "MAX_JSON", 100)
+    with pytest.raises(ConfigError, match="the assertions are"):
+        encode(make_contents(), 1, WHEN, "1")
