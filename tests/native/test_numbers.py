@@ -3,6 +3,7 @@
 import gc
 import mmap
 import random
+import re
 import subprocess
 import sys
 import weakref
@@ -219,3 +220,15 @@ def test_many_random_numbers_are_found_where_they_are() -> None:
         assert compiled.locate(number) == position
         assert not compiled.contains(number + 1) or numbers[position + 1] == number + 1
     assert all(python.locate(numbers[i]) == i for i in range(0, len(numbers), 100))
+
+
+def test_every_address_of_every_message_we_have_reads_the_same(corpus: Path, shared_data: Path) -> None:
+    compared = 0
+    for path in (*corpus.rglob("*"), *(shared_data / "sip").rglob("*")):
+        if not path.is_file():
+            continue
+        for uri in re.findall(rb"(?i)(?:sips?|tel|urn):[^\s<>\"]*", path.read_bytes()):
+            for country in ("1", "", "44"):
+                assert read_native(uri, country) == read_number_py(uri, country)
+            compared += 1
+    assert compared > 100
