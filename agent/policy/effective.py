@@ -46,6 +46,7 @@ def _fill_trunk(written: pb.Trunk, addresses: AddressBook) -> None:
     if trunk is not None:  # None: other trunks claim all its addresses with longer prefixes
         written.upstream = trunk.upstream
         written.default_country = trunk.default_country or "none"
+        written.redirect.code = trunk.pass_code
 
 
 _Rule = pb.ProviderBlockRule | pb.DoNotOriginateRule | pb.CallerIdRule | pb.SubscriberListRule | pb.Limit

@@ -18,6 +18,7 @@ sources = ["203.0.113.10", "198.51.100.7"]
 customer = "acme"
 upstream = "other"
 default_country = "none"
+redirect = { next_hop = "192.0.2.9" }
 
 [[customers]]
 id = "acme"
@@ -53,6 +54,8 @@ def test_absent_keys_have_the_value_that_is_decided_by() -> None:
     peer, pbx = full.trunks
     assert (peer.upstream, peer.default_country) == ("peer", "1")
     assert (pbx.upstream, pbx.default_country) == ("other", "none")
+    assert (peer.redirect.code, peer.redirect.next_hop) == (404, "")
+    assert (pbx.redirect.code, pbx.redirect.next_hop) == (302, "192.0.2.9")
     rule = full.caller_id_authorisation
     assert (rule.mode, rule.warn_first, rule.period_seconds) == (pb.MODE_ENFORCE, 1, 86400.0)
     assert (rule.answer.code, rule.answer.phrase) == (603, "Decline")
