@@ -7,7 +7,7 @@ its answer, a reply carries its bytes, an allow carries neither.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 
 class ParseError(ValueError):
@@ -166,17 +166,22 @@ class Answer:
 class Allow:
     """Let the call pass, untouched."""
 
+    word: ClassVar[str] = "allow"
+
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
     """Answer the call with a final response and do not let it pass."""
 
     answer: Answer
+    word: ClassVar[str] = "refuse"
 
 
 @dataclass(frozen=True, slots=True)
 class Drop:
     """Discard in silence; lawful only for floods above the configured threshold."""
+
+    word: ClassVar[str] = "drop"
 
 
 Action = Allow | Refuse | Drop

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from agent.model import Allow, Drop, Effect, Refuse
+from agent.model import Effect
 from agent.policy.policy import Policy
 from agent.screening import Decision, Observation, Screening
 
@@ -42,13 +42,7 @@ class Tally:
 
     def count(self, decision: Decision) -> None:
         """Count one decision on a new attempt."""
-        match decision.verdict.action:
-            case Allow():
-                action = "allow"
-            case Refuse():
-                action = "refuse"
-            case Drop():
-                action = "drop"
+        action = decision.verdict.action.word
         self.attempts += 1
         trunk, rule = (decision.attempt.trunk, action), (decision.verdict.rule, action)
         self.by_trunk[trunk] = self.by_trunk.get(trunk, 0) + 1
@@ -66,9 +60,7 @@ class Tally:
 class Service:
     """Decides messages as they come in. `clock` is monotonic seconds."""
 
-    def __init__(
-        self, screening: Screening, records: RecordSink, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, screening: Screening, records: RecordSink, clock: Callable[[], float] = time.monotonic) -> None:
         self.screening = screening
         self.tally = Tally()
         self.draining = False

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Final
 
-from agent.model import CallAttempt, Drop, Refuse, Verdict
+from agent.model import CallAttempt, Refuse, Verdict
 from agent.policy.policy import Policy
 
 # An attacker pays nothing for a long row; a real PASSporT payload has under 600 bytes.
@@ -84,19 +84,13 @@ class CallRecord:
 
 def verdict_words(verdict: Verdict) -> dict[str, str]:
     """A verdict in the words that records, logs and tables share."""
-    match verdict.action:
-        case Refuse(answer):
-            action, said = "refuse", str(answer)
-        case Drop():
-            action, said = "drop", ""
-        case _:
-            action, said = "allow", ""
+    answer = str(verdict.action.answer) if isinstance(verdict.action, Refuse) else ""
     return {
-        "action": action,
+        "action": verdict.action.word,
         "rule": verdict.rule,
         "category": str(verdict.category),
         "why": verdict.why,
-        "answer": said,
+        "answer": answer,
     }
 
 
