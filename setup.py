@@ -22,7 +22,15 @@ def generate_contracts() -> None:
     if all(o.exists() and o.stat().st_mtime >= newest for o in outputs):
         return
     subprocess.run(
-        [sys.executable, "-m", "grpc_tools.protoc", f"-I{PROTO}", f"--python_out={ROOT}", f"--pyi_out={ROOT}", f"--grpc_python_out={ROOT}"]
+        [
+            sys.executable,
+            "-m",
+            "grpc_tools.protoc",
+            f"-I{PROTO}",
+            f"--python_out={ROOT}",
+            f"--pyi_out={ROOT}",
+            f"--grpc_python_out={ROOT}",
+        ]
         + [str(s) for s in sources],
         check=True,
     )

@@ -149,13 +149,19 @@ def normal_calls(capture: Capture) -> None:
 
 def passport(calling: str, called: str) -> str:
     """An Identity row as RFC 8224 and RFC 8588 write it. Its signature is 64 zero bytes: nobody signed it."""
+
     def encoded(value: object) -> str:
         return base64.urlsafe_b64encode(json.dumps(value, separators=(",", ":")).encode()).rstrip(b"=").decode()
 
     info = "https://certs.example.net/sti/demo.pem"
     header = {"alg": "ES256", "ppt": "shaken", "typ": "passport", "x5u": info}
-    payload = {"attest": "A", "dest": {"tn": [called]}, "iat": START, "orig": {"tn": calling},
-               "origid": "00000000-0000-4000-8000-000000000001"}
+    payload = {
+        "attest": "A",
+        "dest": {"tn": [called]},
+        "iat": START,
+        "orig": {"tn": calling},
+        "origid": "00000000-0000-4000-8000-000000000001",
+    }
     signature = base64.urlsafe_b64encode(bytes(64)).rstrip(b"=").decode()
     return f"Identity: {encoded(header)}.{encoded(payload)}.{signature};info=<{info}>;alg=ES256;ppt=shaken\r\n"
 
@@ -177,25 +183,33 @@ def repeats(capture: Capture) -> None:
     lost = Call(WEST, "+12125550175", "+12015550107")
     capture.exchange(lost, [(10 + delay, lost.request("INVITE"), True) for delay in TIMER_A])
     asked = Call(ACME, "+12015550101", "+13035550107")
-    capture.exchange(asked, [
-        (11, asked.request("INVITE"), True),
-        (11.03, asked.response("407 Proxy Authentication Required"), False),
-        (11.05, asked.request("ACK", to_tag=f"s{asked.number}"), True),
-    ])
+    capture.exchange(
+        asked,
+        [
+            (11, asked.request("INVITE"), True),
+            (11.03, asked.response("407 Proxy Authentication Required"), False),
+            (11.05, asked.request("ACK", to_tag=f"s{asked.number}"), True),
+        ],
+    )
     asked.cseq = 2
-    asked.extra = ('Proxy-Authorization: Digest username="acme", realm="sbc.example.net", nonce="a1b2",'
-                   ' uri="sip:sbc.example.net", response="00000000000000000000000000000000"\r\n')
+    asked.extra = (
+        'Proxy-Authorization: Digest username="acme", realm="sbc.example.net", nonce="a1b2",'
+        ' uri="sip:sbc.example.net", response="00000000000000000000000000000000"\r\n'
+    )
     capture.exchange(asked, answered(asked, 11.08, 3))
     given_up = Call(EAST, "+12125550176", "+12015550108")
-    capture.exchange(given_up, [
-        (12, given_up.request("INVITE"), True),
-        (12.02, given_up.response("100 Trying"), False),
-        (12.4, given_up.response("180 Ringing"), False),
-        (18, given_up.request("CANCEL"), True),
-        (18.01, given_up.response("200 OK", "CANCEL"), False),
-        (18.02, given_up.response("487 Request Terminated"), False),
-        (18.04, given_up.request("ACK", to_tag=f"s{given_up.number}"), True),
-    ])
+    capture.exchange(
+        given_up,
+        [
+            (12, given_up.request("INVITE"), True),
+            (12.02, given_up.response("100 Trying"), False),
+            (12.4, given_up.response("180 Ringing"), False),
+            (18, given_up.request("CANCEL"), True),
+            (18.01, given_up.response("200 OK", "CANCEL"), False),
+            (18.02, given_up.response("487 Request Terminated"), False),
+            (18.04, given_up.request("ACK", to_tag=f"s{given_up.number}"), True),
+        ],
+    )
 
 
 def tcp_calls(capture: Capture) -> None:
@@ -231,6 +245,7 @@ def floods(capture: Capture) -> None:
 
 def refusals(capture: Capture) -> None:
     """Calls that a rule refuses for what they show or whom they come from, and emergency calls, which pass."""
+
     def send(at: float, call: Call) -> None:
         capture.udp(at, call.source, SBC, call.request("INVITE"))
 

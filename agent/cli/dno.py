@@ -43,8 +43,9 @@ _DIFF_EXAMPLES = "exit codes: 0 the lists hold the same; 1 they differ, or one c
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the subcommands."""
     commands = parser.add_subparsers(dest="dno_command", metavar="SUBCOMMAND", title="subcommands", required=True)
-    build = _command(commands, "build", "make a list file of CSV, text and area code reports", _BUILD,
-                     _BUILD_EXAMPLES + EXIT_HELP)
+    build = _command(
+        commands, "build", "make a list file of CSV, text and area code reports", _BUILD, _BUILD_EXAMPLES + EXIT_HELP
+    )
     dno_build.configure(build)
     build.set_defaults(dno_run=dno_build.run)
     inspect = _command(commands, "inspect", "show what a list holds, and on whose word", "", EXIT_HELP)

@@ -23,29 +23,56 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("out", metavar="OUT", type=Path, help="the list file to write, or to replace")
     inputs = parser.add_argument_group("inputs (at least one; each may be given several times)")
-    inputs.add_argument("--csv", metavar="FILE", type=Path, action="append", default=[],
-                        help="entries with a header row that names the columns")
-    inputs.add_argument("--text", metavar="FILE", type=Path, action="append", default=[],
-                        help="one number, prefix (201555*) or range in each line; needs --category and the like")
-    inputs.add_argument("--npa-report", metavar="FILE", type=Path, action="append", default=[],
-                        help="NANPA's area code report: US area codes that are not in service become unallocated")
+    inputs.add_argument(
+        "--csv",
+        metavar="FILE",
+        type=Path,
+        action="append",
+        default=[],
+        help="entries with a header row that names the columns",
+    )
+    inputs.add_argument(
+        "--text",
+        metavar="FILE",
+        type=Path,
+        action="append",
+        default=[],
+        help="one number, prefix (201555*) or range in each line; needs --category and the like",
+    )
+    inputs.add_argument(
+        "--npa-report",
+        metavar="FILE",
+        type=Path,
+        action="append",
+        default=[],
+        help="NANPA's area code report: US area codes that are not in service become unallocated",
+    )
     ground = parser.add_argument_group("on what ground the numbers are listed")
     ground.add_argument("--category", type=_category, help="of --text: 1 to 4, or its name")
     ground.add_argument("--source", default="", help="of --text, and of CSV rows that state none")
     ground.add_argument("--asserted-by", default="", metavar="WHO", help="of --text, and of CSV rows that state none")
-    ground.add_argument("--verified-at", metavar="TIME", type=_time,
-                        help="of --text: 2026-01-31, or 2026-01-31T12:00:00Z")
+    ground.add_argument(
+        "--verified-at", metavar="TIME", type=_time, help="of --text: 2026-01-31, or 2026-01-31T12:00:00Z"
+    )
     ground.add_argument("--expires-at", metavar="TIME", type=_time, help="of --text, likewise")
     checks = parser.add_argument_group("checks")
-    checks.add_argument("--previous", metavar="LIST", type=Path,
-                        help="the list that this one follows (default: OUT, if it exists)")
+    checks.add_argument(
+        "--previous", metavar="LIST", type=Path, help="the list that this one follows (default: OUT, if it exists)"
+    )
     checks.add_argument("--expect-rows", metavar="N", type=int, help="rows that the CSV files have in all")
-    checks.add_argument("--allow-shrink", action="store_true",
-                        help="also if it has less than 90 percent of the previous list's numbers")
-    checks.add_argument("--allow-stale", action="store_true",
-                        help=f"also use an area code report that is older than {MAX_REPORT_DAYS} days")
-    checks.add_argument("--npa-unassigned", action="store_true",
-                        help="also list area codes that the report shows as assignable but assigned to nobody")
+    checks.add_argument(
+        "--allow-shrink", action="store_true", help="also if it has less than 90 percent of the previous list's numbers"
+    )
+    checks.add_argument(
+        "--allow-stale",
+        action="store_true",
+        help=f"also use an area code report that is older than {MAX_REPORT_DAYS} days",
+    )
+    checks.add_argument(
+        "--npa-unassigned",
+        action="store_true",
+        help="also list area codes that the report shows as assignable but assigned to nobody",
+    )
     parser.add_argument("--generation", metavar="N", type=int, help="default: one more than the previous list's, or 1")
     parser.add_argument("--json", action="store_true", help="what was built, as JSON")
 
@@ -202,9 +229,14 @@ def _show(
     counts = contents.counts()
     if args.json:
         result: dict[str, Any] = {
-            "list": str(args.out), "generation": generation, "bytes": size, "counts": counts,
-            "inputs": [{"name": r.name, "rows": r.rows, "expired": r.expired,
-                        "ignored_columns": list(r.ignored_columns)} for r in reports],
+            "list": str(args.out),
+            "generation": generation,
+            "bytes": size,
+            "counts": counts,
+            "inputs": [
+                {"name": r.name, "rows": r.rows, "expired": r.expired, "ignored_columns": list(r.ignored_columns)}
+                for r in reports
+            ],
         }
         print_json(result)
         return

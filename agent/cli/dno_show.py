@@ -59,12 +59,14 @@ def inspect(args: argparse.Namespace) -> int:
 def _show_list(args: argparse.Namespace, dno_list: DnoList, when: float) -> None:
     manifest, sizes = dno_list.manifest, Counter(dno_list.count_by_assertion())
     if args.json:
-        print_json({
-            "kind": KIND,
-            "version": manifest.version,
-            **asdict(manifest),
-            "assertions": [_assertion(a) | {"numbers": n, "holds": a.holds(when)} for a, n in sizes.most_common()],
-        })
+        print_json(
+            {
+                "kind": KIND,
+                "version": manifest.version,
+                **asdict(manifest),
+                "assertions": [_assertion(a) | {"numbers": n, "holds": a.holds(when)} for a, n in sizes.most_common()],
+            }
+        )
         return
     rows = [["version", manifest.version]]
     rows += [[name.replace("_", " "), _text(value)] for name, value in asdict(manifest).items() if name != "counts"]
@@ -114,13 +116,15 @@ def lookup(args: argparse.Namespace) -> int:
             for text in args.numbers:
                 number = read_number(as_uri(text), args.country)
                 hit = dno_list.lookup(number, when)
-                results.append({
-                    "input": text,
-                    "kind": number.kind.name,
-                    "digits": number.digits,
-                    "listed": hit is not None,
-                    "hit": _assertion(hit) if hit else None,
-                })
+                results.append(
+                    {
+                        "input": text,
+                        "kind": number.kind.name,
+                        "digits": number.digits,
+                        "listed": hit is not None,
+                        "hit": _assertion(hit) if hit else None,
+                    }
+                )
                 read_as = f"{number.kind.name} {number.digits}".strip()
                 rows.append([text, read_as, *(["no", *[""] * 5] if hit is None else ["yes", *_cells(hit)])])
     except ConfigError as error:

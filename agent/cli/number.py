@@ -28,7 +28,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def add_country_argument(parser: argparse.ArgumentParser) -> None:
     """Declare --country, the trunk's default country."""
     parser.add_argument(
-        "--country", metavar="CC", type=_country, default="1",
+        "--country",
+        metavar="CC",
+        type=_country,
+        default="1",
         help="the country code of numbers that come without one: 1 (default), 44, ...; none: not known",
     )
 

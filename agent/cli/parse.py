@@ -27,8 +27,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     style = parser.add_mutually_exclusive_group()
     style.add_argument("--json", action="store_true", help="one JSON object on stdout (default)")
     style.add_argument("--table", action="store_true", help="a table for people")
-    parser.add_argument("--stream", action="store_true",
-                        help="the message came over TCP or TLS: Content-Length must be there and right")
+    parser.add_argument(
+        "--stream", action="store_true", help="the message came over TCP or TLS: Content-Length must be there and right"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -71,8 +72,9 @@ def describe(message: Message) -> dict[str, Any]:
     return {
         "start_line": _start_line(message),
         "headers": [{"name": text(row.name), "value": text(row.value)} for row in message.rows if row.name],
-        "addresses": {name: found for name in (*SINGLE_ADDRESSES, *ADDRESS_LISTS)
-                      if (found := _addresses(message, name))},
+        "addresses": {
+            name: found for name in (*SINGLE_ADDRESSES, *ADDRESS_LISTS) if (found := _addresses(message, name))
+        },
         "body_length": len(message.body),
         "defects": [{"place": d.place, "reason": d.reason, "offset": d.offset} for d in message.defects],
     }

@@ -65,16 +65,37 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="capture file")
     parser.add_argument("--policy", type=Path, metavar="POLICY", help="policy file (TOML)")
-    parser.add_argument("--compare", type=Path, metavar="POLICY",
-                        help="a second policy, run in the same pass; shows the calls whose verdict changes")
-    parser.add_argument("--json", action="store_true",
-                        help="print one JSON object: verdicts (every attempt), files, summary")
-    parser.add_argument("--limit", type=_count, default=DEFAULT_LIMIT, metavar="N",
-                        help=f"rows per table of calls (default {DEFAULT_LIMIT}); --json always has them all")
-    parser.add_argument("--port", type=_port, action="append", default=[], metavar="N", dest="ports",
-                        help="look at this UDP and TCP port only; may be repeated (default: every port)")
-    parser.add_argument("--progress", action=argparse.BooleanOptionalAction, default=None,
-                        help="show progress on stderr (default: on a terminal, after one second)")
+    parser.add_argument(
+        "--compare",
+        type=Path,
+        metavar="POLICY",
+        help="a second policy, run in the same pass; shows the calls whose verdict changes",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object: verdicts (every attempt), files, summary"
+    )
+    parser.add_argument(
+        "--limit",
+        type=_count,
+        default=DEFAULT_LIMIT,
+        metavar="N",
+        help=f"rows per table of calls (default {DEFAULT_LIMIT}); --json always has them all",
+    )
+    parser.add_argument(
+        "--port",
+        type=_port,
+        action="append",
+        default=[],
+        metavar="N",
+        dest="ports",
+        help="look at this UDP and TCP port only; may be repeated (default: every port)",
+    )
+    parser.add_argument(
+        "--progress",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="show progress on stderr (default: on a terminal, after one second)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -141,8 +162,11 @@ class _Tables:
         self._tallies("By rule", "rule", summary.rules)
         self._tallies("By trunk", "trunk", summary.trunks)
         totals = summary.as_dict(files)
-        names = [(kind, name, f"{count:,}") for kind, table in (("request", "methods"), ("response", "responses"))
-                 for name, count in totals[table].items()]
+        names = [
+            (kind, name, f"{count:,}")
+            for kind, table in (("request", "methods"), ("response", "responses"))
+            for name, count in totals[table].items()
+        ]
         if names:
             print_table("SIP messages", ("kind", "method or code", "messages"), names)
             print()
@@ -203,9 +227,15 @@ def _file_line(counts: FileCounts) -> str:
     if counts.first is not None and counts.last is not None:
         line += f", {clock(counts.first)} to {clock(counts.last)[11:]} UTC"
     line += f"; {counts.sip_messages:,} SIP messages, {counts.invites:,} INVITEs, {counts.attempts:,} attempts"
-    extras = {"unreadable as SIP": counts.parse_errors, "not SIP on a SIP port": counts.not_sip,
-              "in tunnels": counts.tunnels, "in VLANs": counts.vlan, "fragments": counts.fragments,
-              "cut by the snap length": counts.truncated, "gaps in TCP streams": counts.tcp_gaps}
+    extras = {
+        "unreadable as SIP": counts.parse_errors,
+        "not SIP on a SIP port": counts.not_sip,
+        "in tunnels": counts.tunnels,
+        "in VLANs": counts.vlan,
+        "fragments": counts.fragments,
+        "cut by the snap length": counts.truncated,
+        "gaps in TCP streams": counts.tcp_gaps,
+    }
     return line + "".join(f"; {number:,} {what}" for what, number in extras.items() if number)
 
 
@@ -218,13 +248,20 @@ def _complain(files: list[FileCounts], ports: list[int]) -> None:
         if counts.damage:
             complain(f"{counts.path}: {counts.damage}; {counts.packets:,} packets before it were read")
         for number, frames in counts.unsupported_links.items():
-            complain(f"{counts.path}: {frames:,} frames of link type {number} cannot be read; supported:"
-                     f" {', '.join(f'{name} ({n})' for n, name in sorted(LINK_TYPES.items()))}")
+            complain(
+                f"{counts.path}: {frames:,} frames of link type {number} cannot be read; supported:"
+                f" {', '.join(f'{name} ({n})' for n, name in sorted(LINK_TYPES.items()))}"
+            )
         if not counts.sip_messages and not counts.damage:
-            complain(f"{counts.path}: no SIP message in {counts.packets:,} packets"
-                     + (f" on port {', '.join(map(str, ports))}; leave out --port to look at all" if ports else
-                        ". SIP over TLS (5061) cannot be read from a capture; check the interface and filter it"
-                        " was taken with"))
+            complain(
+                f"{counts.path}: no SIP message in {counts.packets:,} packets"
+                + (
+                    f" on port {', '.join(map(str, ports))}; leave out --port to look at all"
+                    if ports
+                    else ". SIP over TLS (5061) cannot be read from a capture; check the interface and filter it"
+                    " was taken with"
+                )
+            )
 
 
 def _count(text: str) -> int:

@@ -24,8 +24,13 @@ MAX_CELL: Final = 160
 COLUMNS: Final = ("time (UTC)", "calling", "called", "trunk", "rule", "why", "answer")
 NOTE_COLUMNS: Final = ("time (UTC)", "calling", "called", "trunk", "noticed")
 CHANGE_COLUMNS: Final = ("time (UTC)", "calling", "called", "trunk", "before", "after")
-NOT_AN_ATTEMPT: Final = {"action": "none", "rule": "", "category": "none",
-                         "why": "no new call attempt under this policy", "answer": ""}
+NOT_AN_ATTEMPT: Final = {
+    "action": "none",
+    "rule": "",
+    "category": "none",
+    "why": "no new call attempt under this policy",
+    "answer": "",
+}
 
 
 @dataclass(slots=True)
@@ -64,8 +69,12 @@ class FoldedRows:
                 run.folded = folded
         if run.folded is not None:
             more = run.count - FOLD_AFTER
-            run.folded[:] = [f"… {cells[0][11:]}", f"and {more:,} more like {'these' if more > 1 else 'it'}", "",
-                             *cells[3:]]
+            run.folded[:] = [
+                f"… {cells[0][11:]}",
+                f"and {more:,} more like {'these' if more > 1 else 'it'}",
+                "",
+                *cells[3:],
+            ]
 
     def _append(self, row: list[str]) -> bool:
         if len(self.rows) >= self._limit:
@@ -124,8 +133,10 @@ class Summary:
         """Plain values, ready for JSON; messages are summed over the files."""
         return {
             "files": len(files),
-            **{name: sum(getattr(f, name) for f in files)
-               for name in ("packets", "sip_messages", "invites", "parse_errors", "not_sip")},
+            **{
+                name: sum(getattr(f, name) for f in files)
+                for name in ("packets", "sip_messages", "invites", "parse_errors", "not_sip")
+            },
             "methods": merged([f.methods for f in files]),
             "responses": merged([f.responses for f in files]),
             **asdict(self.total),
@@ -189,8 +200,11 @@ def add_refused(rows: FoldedRows, outcome: Outcome) -> None:
     if words["action"] == "allow":
         return
     attempt, answer = decision.attempt, words["answer"] or "none: dropped"
-    rows.add((words["rule"], attempt.trunk, answer), outcome.when,
-             [*_who(outcome.when, attempt), words["rule"], _cell(words["why"]), answer])
+    rows.add(
+        (words["rule"], attempt.trunk, answer),
+        outcome.when,
+        [*_who(outcome.when, attempt), words["rule"], _cell(words["why"]), answer],
+    )
 
 
 def add_notes(rows: FoldedRows, outcome: Outcome) -> None:
@@ -233,8 +247,12 @@ def _short(words: dict[str, str]) -> str:
 
 def _who(when: float, attempt: CallAttempt) -> list[str]:
     message = attempt.message
-    return [clock(when), _number(attempt.calling.digits, attempt.calling.kind, message.from_uri),
-            _number(attempt.called.digits, attempt.called.kind, message.request_uri), attempt.trunk]
+    return [
+        clock(when),
+        _number(attempt.calling.digits, attempt.calling.kind, message.from_uri),
+        _number(attempt.called.digits, attempt.called.kind, message.request_uri),
+        attempt.trunk,
+    ]
 
 
 def _number(digits: str, kind: NumberKind, uri: bytes) -> str:
@@ -245,5 +263,5 @@ def _number(digits: str, kind: NumberKind, uri: bytes) -> str:
 
 def _cell(text: str) -> str:
     """Text that a terminal can take: one line, nothing that moves its cursor, not endless."""
-    clean = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[:MAX_CELL + 1])
-    return clean if len(clean) <= MAX_CELL else clean[:MAX_CELL - 1] + "…"
+    clean = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[: MAX_CELL + 1])
+    return clean if len(clean) <= MAX_CELL else clean[: MAX_CELL - 1] + "…"

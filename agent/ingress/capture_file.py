@@ -23,8 +23,7 @@ MAX_PACKET: Final = 262_144
 MAX_BLOCK: Final = 16 << 20
 """Bytes of one pcapng block, libpcap's own bound: name tables and secrets are larger than packets."""
 
-PCAP_MAGIC: Final = {b"\xa1\xb2\xc3\xd4": 6, b"\xd4\xc3\xb2\xa1": 6,
-                     b"\xa1\xb2\x3c\x4d": 9, b"\x4d\x3c\xb2\xa1": 9}
+PCAP_MAGIC: Final = {b"\xa1\xb2\xc3\xd4": 6, b"\xd4\xc3\xb2\xa1": 6, b"\xa1\xb2\x3c\x4d": 9, b"\x4d\x3c\xb2\xa1": 9}
 """First four bytes of a pcap file (both byte orders) and the decimal places of its timestamps."""
 
 PCAPNG_MAGIC: Final = b"\x0a\x0d\x0d\x0a"
@@ -82,8 +81,9 @@ class _CountingStream:
         """Exactly `size` bytes, or b"" where a record could begin and the file ends. Raises _DamagedError."""
         inside = self.offset - self.record_start
         if size < 0 or inside + size > self._record_limit:
-            raise _DamagedError(f"a record claims {inside + size} bytes, more than {self._record_limit}:"
-                                " the capture is corrupt")
+            raise _DamagedError(
+                f"a record claims {inside + size} bytes, more than {self._record_limit}: the capture is corrupt"
+            )
         try:
             data = self._read(size)
         except (OSError, EOFError, zlib.error) as error:
@@ -167,7 +167,7 @@ def _decompressed(path: Path, file: IO[bytes]) -> tuple[IO[bytes], bytes]:
 
 def _pcap_packets(reader: Any, stream: _CountingStream, places: int) -> Iterator[Packet]:
     linktype = reader.linktype & LINKTYPE_MASK
-    unit = 10.0 ** places
+    unit = 10.0**places
     begin, read = stream.begin_record, reader._read_packet  # noqa: SLF001  (what scapy tells raw callers to use)
     while True:
         begin()

@@ -79,9 +79,17 @@ Found = Udp | Tcp | Fragment | Skip
 NULL, ETHERNET, PPP, RAW_BSD, RAW_OPENBSD, RAW, LOOP = 0, 1, 9, 12, 14, 101, 108
 LINUX_SLL, IPV4_ONLY, IPV6_ONLY, LINUX_SLL2 = 113, 228, 229, 276
 LINK_TYPES: Final = {
-    NULL: "BSD loopback", ETHERNET: "Ethernet", PPP: "PPP", RAW_BSD: "raw IP", RAW_OPENBSD: "raw IP",
-    RAW: "raw IP", LOOP: "OpenBSD loopback", LINUX_SLL: "Linux cooked v1", IPV4_ONLY: "raw IPv4",
-    IPV6_ONLY: "raw IPv6", LINUX_SLL2: "Linux cooked v2",
+    NULL: "BSD loopback",
+    ETHERNET: "Ethernet",
+    PPP: "PPP",
+    RAW_BSD: "raw IP",
+    RAW_OPENBSD: "raw IP",
+    RAW: "raw IP",
+    LOOP: "OpenBSD loopback",
+    LINUX_SLL: "Linux cooked v1",
+    IPV4_ONLY: "raw IPv4",
+    IPV6_ONLY: "raw IPv6",
+    LINUX_SLL2: "Linux cooked v2",
 }
 
 _ETHERTYPE_IPV4, _ETHERTYPE_IPV6, _ETHERTYPE_PPPOE = 0x0800, 0x86DD, 0x8864
@@ -123,8 +131,9 @@ def decode(linktype: int, data: bytes) -> Found:
 
 def reassembled(first: Fragment, protocol: int, payload: bytes) -> Found:
     """What a whole datagram carries whose fragments were like `first`; `protocol` is its first header."""
-    return _transport(protocol, payload, 0, len(payload), first.source, first.destination,
-                      first.layers | FRAGMENTED, first.depth)
+    return _transport(
+        protocol, payload, 0, len(payload), first.source, first.destination, first.layers | FRAGMENTED, first.depth
+    )
 
 
 def _ethernet(data: bytes, start: int, end: int, layers: int, depth: int) -> Found:
@@ -178,7 +187,7 @@ def _loopback(data: bytes, size: int) -> Found:
 
 def _ppp(data: bytes, start: int, end: int, layers: int, depth: int) -> Found:
     """PPP (RFC 1661 2): address and control may be absent, and the protocol's high byte compressed away."""
-    if data[start:start + 2] == b"\xff\x03":
+    if data[start : start + 2] == b"\xff\x03":
         start += 2
     if start + 2 > end:
         return Skip.CUT
@@ -216,8 +225,17 @@ def _ipv4(data: bytes, start: int, end: int, layers: int, depth: int) -> Found:
         return _transport(protocol, data, body, end, source, destination, layers, depth)
     if cut:
         return Skip.CUT
-    return Fragment(source, destination, identification, protocol, (fragment & _OFFSET) * 8,
-                    bool(fragment & _MORE_FRAGMENTS), data[body:end], layers, depth)
+    return Fragment(
+        source,
+        destination,
+        identification,
+        protocol,
+        (fragment & _OFFSET) * 8,
+        bool(fragment & _MORE_FRAGMENTS),
+        data[body:end],
+        layers,
+        depth,
+    )
 
 
 def _ipv6(data: bytes, start: int, end: int, layers: int, depth: int) -> Found:
@@ -240,12 +258,22 @@ def _ipv6(data: bytes, start: int, end: int, layers: int, depth: int) -> Found:
     protocol, (fragment, high, low) = data[body], struct.unpack_from("!HHH", data, body + 2)
     if not fragment & ~6:  # an atomic fragment (RFC 6946) is a datagram by itself
         return _transport(protocol, data, body + 8, end, source, destination, layers, depth)
-    return Fragment(source, destination, high << 16 | low, protocol, fragment & 0xFFF8, bool(fragment & 1),
-                    data[body + 8:end], layers, depth)
+    return Fragment(
+        source,
+        destination,
+        high << 16 | low,
+        protocol,
+        fragment & 0xFFF8,
+        bool(fragment & 1),
+        data[body + 8 : end],
+        layers,
+        depth,
+    )
 
 
-def _transport(protocol: int, data: bytes, start: int, end: int, source: bytes, destination: bytes,
-               layers: int, depth: int) -> Found:
+def _transport(
+    protocol: int, data: bytes, start: int, end: int, source: bytes, destination: bytes, layers: int, depth: int
+) -> Found:
     """UDP and TCP, or on into a tunnel."""
     for _ in range(MAX_EXTENSIONS):
         if protocol == _UDP:
@@ -265,8 +293,7 @@ def _transport(protocol: int, data: bytes, start: int, end: int, source: bytes, 
     return Skip.OTHER_TRANSPORT
 
 
-def _udp(data: bytes, start: int, end: int, source: bytes, destination: bytes,
-         layers: int, depth: int) -> Found:
+def _udp(data: bytes, start: int, end: int, source: bytes, destination: bytes, layers: int, depth: int) -> Found:
     body = start + 8
     if body > end:
         return Skip.CUT
@@ -290,7 +317,7 @@ def _tcp(data: bytes, start: int, end: int, source: bytes, destination: bytes, l
     header = (offset >> 4) * 4
     if header < 20:
         return Skip.MALFORMED
-    payload = data[start + header:end]
+    payload = data[start + header : end]
     return Tcp(source, destination, source_port, destination_port, payload, layers, sequence, flags)
 
 

@@ -29,8 +29,8 @@ MID_STREAM_TRIES: Final = 64
 
 _TOKEN: Final = rb"[A-Za-z0-9\-.!%*_+`'~]"  # RFC 3261 25.1
 _STARTS: Final = re.compile(
-    rb"[\r\n]*+(?:SIP/[0-9]|" + _TOKEN + rb"{1,64}+[ \t]++[^\r\n]*SIP/[0-9.]++[ \t]*+(?:\r?\n|\Z))",
-    re.IGNORECASE)
+    rb"[\r\n]*+(?:SIP/[0-9]|" + _TOKEN + rb"{1,64}+[ \t]++[^\r\n]*SIP/[0-9.]++[ \t]*+(?:\r?\n|\Z))", re.IGNORECASE
+)
 _MAY_START: Final = re.compile(rb"[\r\n]*+(?:" + _TOKEN + rb"{0,64}+(?:[ \t]++[^\r\n]*+\r?)?|SIP/[0-9.]*+)\Z")
 
 
@@ -55,8 +55,9 @@ def begins_like_sip(payload: bytes) -> bool:
 
 def message_of(datagram: Udp) -> Message:
     """The datagram as a message; RFC 3261 18.3: it holds exactly one."""
-    return Message(datagram.payload, "udp", datagram.source, datagram.destination,
-                   datagram.source_port, datagram.destination_port)
+    return Message(
+        datagram.payload, "udp", datagram.source, datagram.destination, datagram.source_port, datagram.destination_port
+    )
 
 
 class SipStream:
@@ -101,8 +102,9 @@ class SipStream:
             if self._fruitless > NOT_SIP_AFTER:
                 self._refuse()
         source, destination, source_port, destination_port = self._ends
-        return [Message(raw[:MAX_MESSAGE], "tcp", source, destination, source_port, destination_port)
-                for raw in messages]
+        return [
+            Message(raw[:MAX_MESSAGE], "tcp", source, destination, source_port, destination_port) for raw in messages
+        ]
 
     def gap(self) -> None:
         """Bytes are missing here."""

@@ -117,8 +117,12 @@ class Outcome(NamedTuple):
 class Replay:
     """One run over capture files. `ports` empty: every port is looked at, and SIP is told by its content."""
 
-    def __init__(self, screenings: Sequence[Screening], ports: frozenset[int] = frozenset(),
-                 progress: Callable[[int], None] = lambda _position: None) -> None:
+    def __init__(
+        self,
+        screenings: Sequence[Screening],
+        ports: frozenset[int] = frozenset(),
+        progress: Callable[[int], None] = lambda _position: None,
+    ) -> None:
         self.files: list[FileCounts] = []
         self._screenings = screenings
         self._only_ports = ports
@@ -234,8 +238,14 @@ class Replay:
             counts.count(counts.methods, read.method)
             counts.invites += read.method == "INVITE"
         observation = Observation(
-            message.raw, message.transport, address_text(message.source), message.source_port,
-            address_text(message.destination), message.destination_port, when)
+            message.raw,
+            message.transport,
+            address_text(message.source),
+            message.source_port,
+            address_text(message.destination),
+            message.destination_port,
+            when,
+        )
         decisions = tuple(screening.handle(observation, now) for screening in self._screenings)
         if decisions and decisions[0] is not None and decisions[0].seen.counts:
             counts.attempts += 1
@@ -249,8 +259,9 @@ class Replay:
         unread = sum(counts.unsupported_links.values())
         if unread and unread == counts.packets and not counts.error:
             names = ", ".join(f"{name} ({number})" for number, name in sorted(LINK_TYPES.items()))
-            counts.error = (f"has link type {', '.join(counts.unsupported_links)}, which cannot be read;"
-                            f" supported: {names}")
+            counts.error = (
+                f"has link type {', '.join(counts.unsupported_links)}, which cannot be read; supported: {names}"
+            )
 
 
 @lru_cache(maxsize=4096)

@@ -83,8 +83,19 @@ class StreamCounts:
 class _Direction(Generic[T]):
     """One direction of a connection. Positions are sequence numbers that do not wrap."""
 
-    __slots__ = ("closed", "end", "expected", "held", "initial", "pending", "pieces", "seen", "sink",
-                 "starts", "waiting_since")
+    __slots__ = (
+        "closed",
+        "end",
+        "expected",
+        "held",
+        "initial",
+        "pending",
+        "pieces",
+        "seen",
+        "sink",
+        "starts",
+        "waiting_since",
+    )
 
     def __init__(self, sink: Sink[T], expected: int, now: float) -> None:
         self.sink: Sink[T] | None = sink  # None: closed or not wanted
@@ -114,7 +125,7 @@ class _Direction(Generic[T]):
             stop = min(end, self.starts[at]) if at < len(self.starts) else end
             if start < stop:
                 self.starts.insert(at, start)
-                self.pieces.insert(at, payload[start - position:stop - position])
+                self.pieces.insert(at, payload[start - position : stop - position])
                 self.held += stop - start
                 at += 1
             if stop == end:
@@ -326,5 +337,6 @@ def _starts_anew(direction: _Direction[T], segment: Tcp, now: float) -> bool:
 
 
 def _waited_enough(direction: _Direction[T], now: float) -> bool:
-    return (now - direction.waiting_since > GAP_TIMEOUT or direction.held > MAX_HELD
-            or len(direction.pieces) > MAX_PIECES)
+    return (
+        now - direction.waiting_since > GAP_TIMEOUT or direction.held > MAX_HELD or len(direction.pieces) > MAX_PIECES
+    )

@@ -216,5 +216,3 @@ def _settle_others(pairs: Iterable[tuple[int, int]]) -> tuple[list[int], list[in
     for e164, rank in pairs:
         best[e164] = min(rank, best.get(e164, _NONE))
     return sorted(best), [best[e164] for e164 in sorted(best)]
-
-

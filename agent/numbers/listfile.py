@@ -42,8 +42,15 @@ _ENTRY: Final = struct.Struct("<12sIQQ")
 _ASSERTIONS: Final = "assertions"
 _ItemFormat = Literal["B", "H", "I", "Q"]
 _FORMATS: Final[dict[str, _ItemFormat]] = {
-    "bitmap": "B", "offsets": "I", "suffixes": "H", "exact_ids": "H", "run_starts": "I", "run_stops": "I",
-    "run_ids": "H", "others": "Q", "other_ids": "H",
+    "bitmap": "B",
+    "offsets": "I",
+    "suffixes": "H",
+    "exact_ids": "H",
+    "run_starts": "I",
+    "run_stops": "I",
+    "run_ids": "H",
+    "others": "Q",
+    "other_ids": "H",
 }
 _MAX_SECTIONS: Final = 64
 
@@ -125,18 +132,22 @@ def _assertions_json(assertions: Sequence[Assertion]) -> bytes:
 def _manifest_json(contents: Contents, generation: int, when: float, agent_version: str, digest: str) -> bytes:
     expiries = [assertion.expires_at for assertion in contents.assertions]
     dated = [expiry for expiry in expiries if expiry is not None]
-    return json.dumps({
-        "kind": KIND,
-        "format_version": FORMAT_VERSION,
-        "generation": generation,
-        "created_at": rfc3339(when),
-        "sha256": digest,
-        "counts": contents.counts(),
-        "sources": sorted({assertion.source for assertion in contents.assertions}),
-        "first_expiry": rfc3339(min(dated)) if dated else None,
-        "not_after": rfc3339(max(dated)) if dated and None not in expiries else None,
-        "agent_version": agent_version,
-    }, ensure_ascii=False, indent=1).encode()
+    return json.dumps(
+        {
+            "kind": KIND,
+            "format_version": FORMAT_VERSION,
+            "generation": generation,
+            "created_at": rfc3339(when),
+            "sha256": digest,
+            "counts": contents.counts(),
+            "sources": sorted({assertion.source for assertion in contents.assertions}),
+            "first_expiry": rfc3339(min(dated)) if dated else None,
+            "not_after": rfc3339(max(dated)) if dated and None not in expiries else None,
+            "agent_version": agent_version,
+        },
+        ensure_ascii=False,
+        indent=1,
+    ).encode()
 
 
 def read_list(memory: memoryview, name: str) -> DnoList:

@@ -54,8 +54,9 @@ class NpaReport(NamedTuple):
         """Category 3 entries; with `expire` they hold as long as the report is not stale, at most."""
         for npa, opens_at in self.unallocated.items():
             ends = [time for time in (opens_at, self.file_date + MAX_REPORT_DAYS * _DAY if expire else None) if time]
-            yield parse_prefix(str(npa)), Assertion(
-                DnoCategory.UNALLOCATED, source, asserted_by, self.file_date, min(ends, default=None)
+            yield (
+                parse_prefix(str(npa)),
+                Assertion(DnoCategory.UNALLOCATED, source, asserted_by, self.file_date, min(ends, default=None)),
             )
 
 

@@ -135,9 +135,7 @@ def _nanp(digits: str) -> Reading:
     national = int(digits[1:])
     if is_valid(national):
         return Reading(Number(NumberKind.NANP, digits, national), "a +1 number of the numbering plan")
-    return Reading(
-        Number(NumberKind.NANP_INVALID, digits, national), "a +1 number that the plan does not allow"
-    )
+    return Reading(Number(NumberKind.NANP_INVALID, digits, national), "a +1 number that the plan does not allow")
 
 
 def _international(digits: str) -> Reading:
@@ -161,7 +159,7 @@ def _after_prefix(digits: str, prefix: str) -> Reading | None:
     """The number behind an international prefix; None when there is no prefix with a number behind it."""
     if not digits.startswith(prefix) or len(digits) < len(prefix) + MIN_AFTER_PREFIX:
         return None
-    rest = digits[len(prefix):]
+    rest = digits[len(prefix) :]
     return None if rest[0] == "0" else _international(rest)
 
 

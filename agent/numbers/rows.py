@@ -21,13 +21,27 @@ _UTF16: Final = (b"\xff\xfe", b"\xfe\xff")
 _TRAILER: Final = re.compile(r"#\s*rows\s*[:=]\s*([0-9]{1,12})\s*", re.ASCII | re.IGNORECASE)
 _DELIMITERS: Final = ",;\t|"
 _ALIASES: Final = {
-    "number": "number", "tn": "number", "phone_number": "number", "telephone_number": "number",
-    "prefix": "prefix", "npa_nxx": "prefix", "npa_nxx_x": "prefix",
-    "npa": "npa", "nxx": "nxx", "x": "x",
-    "first": "first", "range_start": "first", "from": "first",
-    "last": "last", "range_end": "last", "to": "last",
-    "category": "category", "source": "source",
-    "asserted_by": "asserted_by", "verified_at": "verified_at", "expires_at": "expires_at",
+    "number": "number",
+    "tn": "number",
+    "phone_number": "number",
+    "telephone_number": "number",
+    "prefix": "prefix",
+    "npa_nxx": "prefix",
+    "npa_nxx_x": "prefix",
+    "npa": "npa",
+    "nxx": "nxx",
+    "x": "x",
+    "first": "first",
+    "range_start": "first",
+    "from": "first",
+    "last": "last",
+    "range_end": "last",
+    "to": "last",
+    "category": "category",
+    "source": "source",
+    "asserted_by": "asserted_by",
+    "verified_at": "verified_at",
+    "expires_at": "expires_at",
 }
 _PIECE_COLUMNS: Final = ("number", "prefix", "npa", "nxx", "x", "first", "last")
 

@@ -79,9 +79,7 @@ class NumberSet:
         return collector.finish()
 
     @classmethod
-    def build_from_ints(
-        cls, nationals: Iterable[int], block_ranges: Iterable[tuple[int, int]] = ()
-    ) -> "NumberSet":
+    def build_from_ints(cls, nationals: Iterable[int], block_ranges: Iterable[tuple[int, int]] = ()) -> "NumberSet":
         """The set of +1 numbers as ten-digit integers, and of blocks as (first, stop) of seven digits each.
 
         For millions of numbers at once. Raises ValueError for an integer that is no national number.
@@ -162,10 +160,11 @@ class NumberSet:
     def __or__(self, other: "NumberSet") -> "NumberSet":
         """Union."""
         bits = _bits(self) | _bits(other)
-        return NumberSet(_canonical(
-            _bitmap(bits), chain(self.exact(), other.exact()), chain(self._sections.others,
-            other._sections.others)
-        ))
+        return NumberSet(
+            _canonical(
+                _bitmap(bits), chain(self.exact(), other.exact()), chain(self._sections.others, other._sections.others)
+            )
+        )
 
     def __sub__(self, other: "NumberSet") -> "NumberSet":
         """What is in this set and not in the other; a block that loses numbers falls apart into the rest."""
@@ -248,5 +247,9 @@ def _canonical(bitmap: bytearray, nationals: Iterable[int], others: Iterable[int
         numbers = [n for n in numbers if n // BLOCK not in whole]
     packed = pack(numbers)
     foreign = array("Q", without_repetition(sorted(others)))
-    return Sections(view(bytes(bitmap)) if bitmap.count(0) != len(bitmap) else memoryview(b""),
-                    view(packed.offsets), view(packed.suffixes), view(foreign))
+    return Sections(
+        view(bytes(bitmap)) if bitmap.count(0) != len(bitmap) else memoryview(b""),
+        view(packed.offsets),
+        view(packed.suffixes),
+        view(foreign),
+    )

@@ -54,16 +54,16 @@ def read_address(value: bytes) -> tuple[bytes, bytes]:
     name that should be quoted. Both are b"" where a quote or bracket is never closed.
     """
     end = _end_of(UNTIL_ADDR_SPEC, value)
-    stop = value[end:end + 1]
+    stop = value[end : end + 1]
     if stop == b"<":
         close = value.find(b">", end)
         if close < 0:
             return b"", b""
-        rest = value[close + 1:]
-        return value[end + 1:close].strip(WHITE_SPACE), rest[_end_of(UNTIL_SEMICOLON, rest):]
+        rest = value[close + 1 :]
+        return value[end + 1 : close].strip(WHITE_SPACE), rest[_end_of(UNTIL_SEMICOLON, rest) :]
     if stop == b'"' or value[:1] == b'"':
         return b"", b""
-    return value[:min(end, _end_of(_FIRST_WORD, value))], value[end:]
+    return value[: min(end, _end_of(_FIRST_WORD, value))], value[end:]
 
 
 def read_tag(params_text: bytes) -> bytes:
@@ -78,7 +78,7 @@ def parse_address(value: bytes) -> Address:
     not taken apart here: see `Address.parsed_uri`.
     """
     end = _end_of(UNTIL_ADDR_SPEC, value)
-    stop = value[end:end + 1]
+    stop = value[end : end + 1]
     if stop == b'"':
         raise ParseError("address", "a quote is never closed", end)
     if stop == b"<":
@@ -87,8 +87,9 @@ def parse_address(value: bytes) -> Address:
     _check_addr_spec(uri, 0)
     for character in (b"?", b","):
         if character in uri:
-            raise ParseError("address", f"an addr-spec with {character.decode()} must stand in <>",
-                             uri.index(character))
+            raise ParseError(
+                "address", f"an addr-spec with {character.decode()} must stand in <>", uri.index(character)
+            )
     return Address(b"", uri, parse_params(value[end:], end))
 
 
@@ -99,10 +100,10 @@ def _parse_name_addr(value: bytes, opening: int) -> Address:
     display = value[:opening].strip(WHITE_SPACE)
     if not DISPLAY_NAME.fullmatch(display):
         raise ParseError("address", "a display name with other than token characters must be quoted", 0)
-    uri = value[opening + 1:close]
+    uri = value[opening + 1 : close]
     _check_addr_spec(uri, opening + 1)
-    rest = value[close + 1:]
-    if rest[:_end_of(UNTIL_SEMICOLON, rest)].strip(WHITE_SPACE):
+    rest = value[close + 1 :]
+    if rest[: _end_of(UNTIL_SEMICOLON, rest)].strip(WHITE_SPACE):
         raise ParseError("address", 'junk after ">"', close + 1)
     return Address(unquote(display), uri, parse_params(rest, close + 1))
 

@@ -60,7 +60,8 @@ MAX_RETRY_AFTER: Final = 86_400
 # What every response copies from its request (RFC 3261 8.2.6.2).
 _COPIED: Final = {b"via": "Via", b"from": "From", b"to": "To", b"call-id": "Call-ID", b"cseq": "CSeq"}
 _COPIED_ROWS: Final = re.compile(
-    rb"\n(via|v|from|f|to|t|call-id|i|cseq)[ \t]*+:[^\n]*+(?:\n[ \t][^\n]*+)*+", re.IGNORECASE)
+    rb"\n(via|v|from|f|to|t|call-id|i|cseq)[ \t]*+:[^\n]*+(?:\n[ \t][^\n]*+)*+", re.IGNORECASE
+)
 _EMPTY_LINE: Final = re.compile(rb"\n\r?\n")
 _FOLD_END: Final = re.compile(rb"\r?\n")
 
@@ -76,8 +77,15 @@ def plain(code: int, phrase: str = "") -> Answer:
     return Answer(code, phrase)
 
 
-def network_blocked(*, url: str = "", tel: str = "", email: str = "", id: str = "",  # noqa: A002
-                    location: str = "RLN", protocols: Sequence[Protocol] = ("SIP",)) -> Answer:
+def network_blocked(
+    *,
+    url: str = "",
+    tel: str = "",
+    email: str = "",
+    id: str = "",  # noqa: A002
+    location: str = "RLN",
+    protocols: Sequence[Protocol] = ("SIP",),
+) -> Answer:
     """603+ of ATIS-1000099: the call was blocked by analytics. At least one of url, tel and email.
 
     `id` is the reference of this block for redress; `location` a token of RFC 8606, RLN for the network that

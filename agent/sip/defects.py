@@ -29,12 +29,36 @@ MAX_DEFECTS: Final = 64
 MANDATORY: Final = {b"via": "Via", b"from": "From", b"to": "To", b"call-id": "Call-ID", b"cseq": "CSeq"}
 """RFC 3261 8.1.1 less Max-Forwards, which RFC 2543 peers do not send (RFC 4475 3.4.1)."""
 
-SINGLE: Final = frozenset((
-    b"call-id", b"content-disposition", b"content-length", b"content-type", b"cseq", b"date", b"event",
-    b"expires", b"from", b"max-forwards", b"mime-version", b"min-expires", b"min-se", b"organization",
-    b"priority", b"refer-to", b"referred-by", b"replaces", b"reply-to", b"retry-after", b"server",
-    b"session-expires", b"subject", b"timestamp", b"to", b"user-agent",
-))
+SINGLE: Final = frozenset(
+    (
+        b"call-id",
+        b"content-disposition",
+        b"content-length",
+        b"content-type",
+        b"cseq",
+        b"date",
+        b"event",
+        b"expires",
+        b"from",
+        b"max-forwards",
+        b"mime-version",
+        b"min-expires",
+        b"min-se",
+        b"organization",
+        b"priority",
+        b"refer-to",
+        b"referred-by",
+        b"replaces",
+        b"reply-to",
+        b"retry-after",
+        b"server",
+        b"session-expires",
+        b"subject",
+        b"timestamp",
+        b"to",
+        b"user-agent",
+    )
+)
 """Headers of one value: a second row is answered with 400 (RFC 4475 3.3.8), nobody knows which one counts."""
 
 # URI schemes that a request may be sent to; any other is answered with 416 (RFC 3261 8.2.2.1).
@@ -196,6 +220,7 @@ def _scalar(most: int) -> Check:
             yield "is not a number"
         elif number > most:
             yield f"is over {most}"
+
     return check
 
 

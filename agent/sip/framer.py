@@ -29,14 +29,14 @@ _EMPTY_LINE: Final = re.compile(rb"\n\r?\n")
 _OVERLAP: Final = 2  # an empty line may begin this many bytes before the end of what has been searched
 
 # All Content-Length rows of a header section, folds included; a row is found by the line feed before it.
-_LENGTHS: Final = re.compile(
-    rb"\n(?:content-length|l)[ \t]*+:([^\n]*+(?:\n[ \t][^\n]*+)*+)", re.IGNORECASE)
+_LENGTHS: Final = re.compile(rb"\n(?:content-length|l)[ \t]*+:([^\n]*+(?:\n[ \t][^\n]*+)*+)", re.IGNORECASE)
 
 # A start line that follows, on its line, the tail of a body without line end. Only methods that are known:
 # any token would also be found in prose. (RFC 3261, 3262, 6665, 3903, 6086, 3515, 3428, 3311)
 _EMBEDDED_START: Final = re.compile(
     rb"(?:ACK|BYE|CANCEL|INFO|INVITE|MESSAGE|NOTIFY|OPTIONS|PRACK|PUBLISH|REFER|REGISTER|SUBSCRIBE|UPDATE)"
-    rb" [^\s<]\S*+ SIP/2\.0\r?\n|SIP/2\.0 [1-6][0-9]{2}(?: [^\r\n]*+)?\r?\n")
+    rb" [^\s<]\S*+ SIP/2\.0\r?\n|SIP/2\.0 [1-6][0-9]{2}(?: [^\r\n]*+)?\r?\n"
+)
 
 
 class _State(Enum):
@@ -55,8 +55,7 @@ class Framer:
     became part of no message: the line breaks between messages are not among them.
     """
 
-    def __init__(self, *, resync: bool = False, max_headers: int = MAX_HEADERS,
-                 max_body: int = MAX_BODY) -> None:
+    def __init__(self, *, resync: bool = False, max_headers: int = MAX_HEADERS, max_body: int = MAX_BODY) -> None:
         self.error: ParseError | None = None
         self.pings = 0
         self.dropped = 0
@@ -191,7 +190,7 @@ class Framer:
         if not self._resync:
             if line_end - self._begin > self._max_headers:
                 return self._fail("start-line", f"longer than {self._max_headers} bytes")
-            refusal = refused_start_line(bytes(self._buffer[self._begin:line_end]), 0)
+            refusal = refused_start_line(bytes(self._buffer[self._begin : line_end]), 0)
             return self._fail(refusal.place, refusal.reason, refusal.offset)
         self._in_long_line = False
         self._lose(line_end - self._begin)
@@ -223,8 +222,10 @@ class Framer:
 
     def _body_size(self, begin: int, end: int) -> int | None:
         """What Content-Length says. None: nothing that can be followed, and the error has been dealt with."""
-        values = {read_number(match[1].strip(WHITE_SPACE), MAX_LENGTH)
-                  for match in _LENGTHS.finditer(self._buffer, begin, end)}
+        values = {
+            read_number(match[1].strip(WHITE_SPACE), MAX_LENGTH)
+            for match in _LENGTHS.finditer(self._buffer, begin, end)
+        }
         if not values and self._resync:
             return 0  # a message that ends with its headers is likelier than one whose body runs on for ever
         if len(values) == 1:
@@ -243,7 +244,7 @@ class Framer:
     def _read_body(self, messages: list[bytes]) -> bool:
         if len(self._buffer) - self._begin < self._length:
             return False
-        messages.append(bytes(self._buffer[self._begin:self._begin + self._length]))
+        messages.append(bytes(self._buffer[self._begin : self._begin + self._length]))
         self._advance(self._length)
         self._state = _State.START
         return True
@@ -281,7 +282,7 @@ class Framer:
     def _compact(self) -> None:
         """Forget what has been read, once per chunk, so that the cost stays linear in the bytes."""
         if self._begin:
-            del self._buffer[:self._begin]
+            del self._buffer[: self._begin]
             self._passed += self._begin
             self._searched -= self._begin
             self._begin = 0

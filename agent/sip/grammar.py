@@ -48,14 +48,15 @@ CSEQ: Final = re.compile(rb"([0-9]++)[ \t\r]++([" + TOKEN_CHARS + rb"]++)")
 # display-name = *(token LWS) / quoted-string. The LWS before "<" may be missing (RFC 4475 3.1.1.6).
 # Bytes above %x7F pass: unquoted UTF-8 names are seen, and no caller is called malformed for one.
 DISPLAY_NAME: Final = re.compile(
-    rb"[ \t]*+(?:" + QUOTED + rb"[ \t]*+|(?:[" + TOKEN_CHARS + rb"\x80-\xff]++[ \t]*+)*+)", re.DOTALL)
+    rb"[ \t]*+(?:" + QUOTED + rb"[ \t]*+|(?:[" + TOKEN_CHARS + rb"\x80-\xff]++[ \t]*+)*+)", re.DOTALL
+)
 
 # generic-param = token [ EQUAL gen-value ] ; gen-value = token / host / quoted-string
 # The value is read liberally, as anything but separators: `received=2001:db8::1` (RFC 5118 4.5) and the URIs
 # that later RFCs put into parameters pass.
 PARAMETER: Final = re.compile(
-    rb"[" + TOKEN_CHARS + rb"]++[ \t]*+(?:=[ \t]*+(?:" + QUOTED + rb"|<[^>]*+>|[^\x00-\x20\x7f\",;<>]++))?",
-    re.DOTALL)
+    rb"[" + TOKEN_CHARS + rb"]++[ \t]*+(?:=[ \t]*+(?:" + QUOTED + rb"|<[^>]*+>|[^\x00-\x20\x7f\",;<>]++))?", re.DOTALL
+)
 
 # scheme = ALPHA *( ALPHA / DIGIT / "+" / "-" / "." )
 SCHEME: Final = re.compile(rb"([A-Za-z][A-Za-z0-9+\-.]*+):")
@@ -73,8 +74,7 @@ ESCAPED: Final = re.compile(rb"%([0-9A-Fa-f]{2})")
 # hostport = host [ ":" port ] ; host = hostname / IPv4address / IPv6reference
 # sent-by  = host [ COLON port ], COLON = SWS ":" SWS. Underscores are not in domainlabel, but in host names
 # of running networks.
-HOSTPORT: Final = re.compile(
-    rb"(\[[0-9A-Fa-f:.]++\]|[A-Za-z0-9_][A-Za-z0-9_\-.]*+)(?:[ \t]*+:[ \t]*+([0-9]++))?")
+HOSTPORT: Final = re.compile(rb"(\[[0-9A-Fa-f:.]++\]|[A-Za-z0-9_][A-Za-z0-9_\-.]*+)(?:[ \t]*+:[ \t]*+([0-9]++))?")
 
 # uri-parameter = pname [ "=" pvalue ] ; paramchar = param-unreserved / unreserved / escaped
 # param-unreserved = "[" / "]" / "/" / ":" / "&" / "+" / "$"
@@ -95,14 +95,22 @@ OPAQUE: Final = re.compile(rb"[^\x00-\x20\x7f\"<>]++")
 
 # sent-protocol = protocol-name SLASH protocol-version SLASH transport ; SLASH = SWS "/" SWS
 SENT_PROTOCOL: Final = re.compile(
-    rb"([" + TOKEN_CHARS + rb"]++)[ \t]*+/[ \t]*+([" + TOKEN_CHARS + rb"]++)[ \t]*+/[ \t]*+(["
-    + TOKEN_CHARS + rb"]++)[ \t]++")
+    rb"(["
+    + TOKEN_CHARS
+    + rb"]++)[ \t]*+/[ \t]*+(["
+    + TOKEN_CHARS
+    + rb"]++)[ \t]*+/[ \t]*+(["
+    + TOKEN_CHARS
+    + rb"]++)[ \t]++"
+)
 
 # SIP-date = rfc1123-date = wkday "," SP 2DIGIT SP month SP 4DIGIT SP time SP "GMT"
 SIP_DATE: Final = re.compile(
     rb"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun), [0-9]{2} "
     rb"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) [0-9]{4} "
-    rb"[0-9]{2}:[0-9]{2}:[0-9]{2} GMT", re.IGNORECASE)
+    rb"[0-9]{2}:[0-9]{2}:[0-9]{2} GMT",
+    re.IGNORECASE,
+)
 
 # Control characters that stand bare in a value (group 1); quoted pairs may hold them and are consumed first.
 CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")

@@ -117,7 +117,7 @@ def _split(value: bytes, until: re.Pattern[bytes], separator: bytes) -> list[byt
     while True:
         match = until.match(value, position)
         end = match.end() if match else position
-        if value[end:end + 1] != separator:  # the end, or a quote or bracket that is never closed
+        if value[end : end + 1] != separator:  # the end, or a quote or bracket that is never closed
             elements.append(value[position:].strip(WHITE_SPACE))
             return elements
         elements.append(value[position:end].strip(WHITE_SPACE))
@@ -151,7 +151,7 @@ def split_params(text: bytes) -> tuple[Param, ...]:
 def read_param(text: bytes, name: bytes) -> bytes | None:
     """The value of the first parameter of that lower-case name in `;a=1;b`: b"" without "=", None if absent."""
     for piece in split_semicolons(text)[1:]:
-        if piece[:len(name)].lower() == name:
+        if piece[: len(name)].lower() == name:
             key, _, value = piece.partition(b"=")
             if len(key.rstrip(WHITE_SPACE)) == len(name):
                 return value.strip(WHITE_SPACE)

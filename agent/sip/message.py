@@ -83,12 +83,23 @@ def parse(raw: bytes, stream: bool = False) -> Message:
     """
     parts = split_message(raw)
     length = _content_length(parts.rows)
-    body = raw[parts.body_offset:]
+    body = raw[parts.body_offset :]
     defects = find_defects(parts, body, stream)
     if 0 <= length < len(body):
         body = body[:length]
-    return Message(raw, parts.method, parts.request_uri, parts.status, parts.phrase, parts.start_line,
-                   parts.rows, parts.blank, body, parts.body_offset, defects)
+    return Message(
+        raw,
+        parts.method,
+        parts.request_uri,
+        parts.status,
+        parts.phrase,
+        parts.start_line,
+        parts.rows,
+        parts.blank,
+        body,
+        parts.body_offset,
+        defects,
+    )
 
 
 def _content_length(rows: Iterable[Row]) -> int:

@@ -18,10 +18,26 @@ BLOCKED_PHRASE: Final = "Network Blocked"
 
 # isup-location-value (RFC 8606 3). Which ones mean what: LN originating network, TN transit network, RLN
 # network that serves the called party, LPN and RPN private networks, U user, BI beyond interworking.
-LOCATIONS: Final = frozenset((
-    "U", "LPN", "LN", "TN", "RLN", "RPN", "LOC-6", "INTL", "LOC-8", "LOC-9", "BI",
-    "LOC-11", "LOC-12", "LOC-13", "LOC-14", "LOC-15",
-))
+LOCATIONS: Final = frozenset(
+    (
+        "U",
+        "LPN",
+        "LN",
+        "TN",
+        "RLN",
+        "RPN",
+        "LOC-6",
+        "INTL",
+        "LOC-8",
+        "LOC-9",
+        "BI",
+        "LOC-11",
+        "LOC-12",
+        "LOC-13",
+        "LOC-14",
+        "LOC-15",
+    )
+)
 
 Protocol = Literal["SIP", "Q.850"]
 # ATIS-1000099 4.1.1 calls both equally valid. RFC 8606 ties `location` to Q.850, carriers send it with SIP.
@@ -36,12 +52,15 @@ _TEL: Final = re.compile(r"\+[1-9][0-9]{2,14}", re.ASCII)
 # dot-atom "@" domain of RFC 5322 3.4.1; RFC 5321 4.5.3.1.3 bounds the whole at 254.
 _EMAIL: Final = re.compile(
     r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*"
-    r"@[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)+", re.ASCII)
+    r"@[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)+",
+    re.ASCII,
+)
 _MAX_EMAIL: Final = 254
 # A host without userinfo, then the characters of a URI (RFC 3986 2).
 _URL: Final = re.compile(
     r"https://[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]{1,5})?(?:[/?#][A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]*)?",
-    re.ASCII | re.IGNORECASE)
+    re.ASCII | re.IGNORECASE,
+)
 # The notice shares one UDP datagram with the Via rows of the whole path.
 _MAX_URL: Final = 512
 _URL_ESCAPES: Final = str.maketrans({";": "%3B", '"': "%22", "\\": "%5C"})
@@ -158,8 +177,12 @@ def _pairs(pieces: Iterable[str]) -> dict[str, str]:
 
 def format_block_notice(notice: BlockNotice, protocols: Iterable[Protocol]) -> str:
     """The Reason values (one per protocol) that carry a checked notice; the URL is escaped here."""
-    pairs = (("url", notice.url.translate(_URL_ESCAPES)), ("tel", notice.tel), ("email", notice.email),
-             ("id", notice.id))
+    pairs = (
+        ("url", notice.url.translate(_URL_ESCAPES)),
+        ("tel", notice.tel),
+        ("email", notice.email),
+        ("id", notice.id),
+    )
     text = f"v={VERSION}" + "".join(f";{name}={value}" for name, value in pairs if value)
     return ", ".join(format_reason(p, CAUSES[p], text, notice.location) for p in protocols)
 

@@ -97,7 +97,7 @@ def _read_row(raw: bytes, offset: int) -> Row:
     name = raw[:colon].rstrip(b" \t") if colon >= 0 else b""
     if not name or name[:1] in b" \t":
         return Row(b"", b"", unfold(raw), raw, offset)
-    return Row(canonical_name(name), name, unfold(raw[colon + 1:]), raw, offset)
+    return Row(canonical_name(name), name, unfold(raw[colon + 1 :]), raw, offset)
 
 
 def _end_of(pattern: re.Pattern[bytes], raw: bytes, position: int) -> int:

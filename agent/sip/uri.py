@@ -96,7 +96,7 @@ def parse_uri(text: bytes) -> Uri:
         return _parse_tel(text, match.end())
     if not OPAQUE.fullmatch(text, match.end()):
         raise ParseError("URI", "nothing, a blank or a delimiter after the scheme", match.end())
-    return Uri(scheme, opaque=text[match.end():])
+    return Uri(scheme, opaque=text[match.end() :])
 
 
 def read_hostport(text: bytes, start: int = 0) -> tuple[bytes, int | None, int]:

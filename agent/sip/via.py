@@ -33,11 +33,11 @@ def read_top_via(value: bytes) -> tuple[bytes, bytes]:
     """Branch and sent-by of the first element of an unfolded Via value; b"" for what cannot be read."""
     comma = UNTIL_COMMA.match(value)
     end = comma.end() if comma else 0
-    if value[end:end + 1] == b",":
+    if value[end : end + 1] == b",":
         value = value[:end]
     semicolon = UNTIL_SEMICOLON.match(value)
     end = semicolon.end() if semicolon else 0
-    if value[end:end + 1] != b";":
+    if value[end : end + 1] != b";":
         end = len(value)  # no parameters, or a quote before them that is never closed
     branch = read_param(value[end:], b"branch") or b""
     head = _AFTER_PROTOCOL.match(value[:end].strip(WHITE_SPACE))

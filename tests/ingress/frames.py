@@ -11,18 +11,42 @@ def udp(payload: bytes, sport: int = 5060, dport: int = 5060) -> bytes:
     return struct.pack("!HHHH", sport, dport, 8 + len(payload), 0) + payload
 
 
-def tcp(payload: bytes, sequence: int, flags: int = 0x18, sport: int = 5060, dport: int = 5060,
-        options: bytes = b"") -> bytes:
-    header = struct.pack("!HHIIBBHHH", sport, dport, sequence & 0xFFFFFFFF, 0, (20 + len(options)) // 4 << 4,
-                         flags, 65535, 0, 0)
+def tcp(
+    payload: bytes, sequence: int, flags: int = 0x18, sport: int = 5060, dport: int = 5060, options: bytes = b""
+) -> bytes:
+    header = struct.pack(
+        "!HHIIBBHHH", sport, dport, sequence & 0xFFFFFFFF, 0, (20 + len(options)) // 4 << 4, flags, 65535, 0, 0
+    )
     return header + options + payload
 
 
-def ipv4(payload: bytes, protocol: int = 17, source: bytes = CLIENT, destination: bytes = SERVER,
-         fragment: int = 0, identification: int = 1, options: bytes = b"") -> bytes:
+def ipv4(
+    payload: bytes,
+    protocol: int = 17,
+    source: bytes = CLIENT,
+    destination: bytes = SERVER,
+    fragment: int = 0,
+    identification: int = 1,
+    options: bytes = b"",
+) -> bytes:
     header = 20 + len(options)
-    return struct.pack("!BBHHHBBH4s4s", 0x40 | header // 4, 0, header + len(payload), identification,
-                       fragment, 64, protocol, 0, source, destination) + options + payload
+    return (
+        struct.pack(
+            "!BBHHHBBH4s4s",
+            0x40 | header // 4,
+            0,
+            header + len(payload),
+            identification,
+            fragment,
+            64,
+            protocol,
+            0,
+            source,
+            destination,
+        )
+        + options
+        + payload
+    )
 
 
 def ipv6(payload: bytes, protocol: int = 17, source: bytes = CLIENT6, destination: bytes = SERVER6) -> bytes:
@@ -37,8 +61,15 @@ def ethernet(payload: bytes, ethertype: int = 0x0800, tags: Sequence[tuple[int, 
     return head + struct.pack("!H", ethertype) + payload
 
 
-def pcap(frames: Iterable[bytes], linktype: int = 1, endian: str = "<", nano: bool = False,
-         start: float = 1e9, step: float = 0.001, snaplen: int = 262144) -> bytes:
+def pcap(
+    frames: Iterable[bytes],
+    linktype: int = 1,
+    endian: str = "<",
+    nano: bool = False,
+    start: float = 1e9,
+    step: float = 0.001,
+    snaplen: int = 262144,
+) -> bytes:
     """A pcap file; the packets are `step` seconds apart, cut at `snaplen`."""
     unit = 10**9 if nano else 10**6
     out = [struct.pack(endian + "IHHiIII", 0xA1B23C4D if nano else 0xA1B2C3D4, 2, 4, 0, 0, snaplen, linktype)]
@@ -71,6 +102,7 @@ def interface(linktype: int = 1, options: bytes = b"", snaplen: int = 0, endian:
 
 def enhanced(frame: bytes, ticks: int, number: int = 0, wire: int | None = None, endian: str = "<") -> bytes:
     """An enhanced packet block; `ticks` in units of the interface's if_tsresol."""
-    head = struct.pack(endian + "IIIII", number, ticks >> 32, ticks & 0xFFFFFFFF, len(frame),
-                       len(frame) if wire is None else wire)
+    head = struct.pack(
+        endian + "IIIII", number, ticks >> 32, ticks & 0xFFFFFFFF, len(frame), len(frame) if wire is None else wire
+    )
     return block(6, head + frame, endian)

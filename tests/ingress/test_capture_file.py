@@ -26,7 +26,8 @@ def read(path: Path, content: bytes) -> tuple[list[Packet], CaptureFile]:
 @pytest.mark.parametrize("nano", [False, True])
 @pytest.mark.parametrize("packed", [False, True])
 def test_pcap_is_read_in_both_byte_orders_and_precisions_plain_and_gzipped(
-        tmp_path: Path, endian: str, nano: bool, packed: bool) -> None:
+    tmp_path: Path, endian: str, nano: bool, packed: bool
+) -> None:
     content = pcap(FRAMES, endian=endian, nano=nano, start=1_700_000_000.25)
     packets, capture = read(tmp_path / "a", gzip.compress(content) if packed else content)
     assert [p.data for p in packets] == FRAMES
@@ -40,10 +41,12 @@ def test_pcap_is_read_in_both_byte_orders_and_precisions_plain_and_gzipped(
 
 @pytest.mark.parametrize("endian", "<>")
 @pytest.mark.parametrize("packed", [False, True])
-def test_pcapng_is_read_in_both_byte_orders_plain_and_gzipped(
-        tmp_path: Path, endian: str, packed: bool) -> None:
-    content = section(endian) + interface(endian=endian) + b"".join(
-        enhanced(frame, 1_700_000_000_250_000 + i, endian=endian) for i, frame in enumerate(FRAMES))
+def test_pcapng_is_read_in_both_byte_orders_plain_and_gzipped(tmp_path: Path, endian: str, packed: bool) -> None:
+    content = (
+        section(endian)
+        + interface(endian=endian)
+        + b"".join(enhanced(frame, 1_700_000_000_250_000 + i, endian=endian) for i, frame in enumerate(FRAMES))
+    )
     packets, capture = read(tmp_path / "a", gzip.compress(content) if packed else content)
     assert [p.data for p in packets] == FRAMES
     assert packets[0].when == pytest.approx(1_700_000_000.25, abs=1e-6)
@@ -51,18 +54,30 @@ def test_pcapng_is_read_in_both_byte_orders_plain_and_gzipped(
 
 
 def test_pcapng_interfaces_have_their_own_link_type_resolution_and_time_offset(tmp_path: Path) -> None:
-    content = (section() + interface(1) + interface(101, option(9, b"\x09"))
-               + interface(113, option(9, b"\x8a")) + interface(1, option(14, struct.pack("<q", 3600)))
-               + enhanced(b"micro", 5_000_000, 0) + enhanced(b"nano", 6_000_000_000, 1)
-               + enhanced(b"binary", 7 << 10, 2) + enhanced(b"shifted", 8_000_000, 3))
+    content = (
+        section()
+        + interface(1)
+        + interface(101, option(9, b"\x09"))
+        + interface(113, option(9, b"\x8a"))
+        + interface(1, option(14, struct.pack("<q", 3600)))
+        + enhanced(b"micro", 5_000_000, 0)
+        + enhanced(b"nano", 6_000_000_000, 1)
+        + enhanced(b"binary", 7 << 10, 2)
+        + enhanced(b"shifted", 8_000_000, 3)
+    )
     packets, _ = read(tmp_path / "a", content)
-    assert [(p.when, p.linktype, p.interface) for p in packets] == [
-        (5, 1, 0), (6, 101, 1), (7, 113, 2), (3608, 1, 3)]
+    assert [(p.when, p.linktype, p.interface) for p in packets] == [(5, 1, 0), (6, 101, 1), (7, 113, 2), (3608, 1, 3)]
 
 
 def test_pcapng_interface_numbers_begin_again_in_every_section(tmp_path: Path) -> None:
-    content = (section() + interface(1) + enhanced(b"first", 1_000_000)
-               + section(">") + interface(101, endian=">") + enhanced(b"second", 2_000_000, endian=">"))
+    content = (
+        section()
+        + interface(1)
+        + enhanced(b"first", 1_000_000)
+        + section(">")
+        + interface(101, endian=">")
+        + enhanced(b"second", 2_000_000, endian=">")
+    )
     packets, capture = read(tmp_path / "a", content)
     assert [(p.data, p.linktype) for p in packets] == [(b"first", 1), (b"second", 101)]
     assert capture.damage is None
@@ -70,8 +85,14 @@ def test_pcapng_interface_numbers_begin_again_in_every_section(tmp_path: Path) -
 
 def test_pcapng_simple_and_obsolete_packet_blocks_are_read_and_unknown_blocks_skipped(tmp_path: Path) -> None:
     obsolete = block(2, struct.pack("<HHIIII", 0, 0, 0, 9_000_000, 3, 3) + b"old")
-    content = (section() + interface(1, snaplen=0) + block(5, bytes(16)) + obsolete
-               + block(3, struct.pack("<I", 6) + b"simple") + block(0x7777, bytes(40)))
+    content = (
+        section()
+        + interface(1, snaplen=0)
+        + block(5, bytes(16))
+        + obsolete
+        + block(3, struct.pack("<I", 6) + b"simple")
+        + block(0x7777, bytes(40))
+    )
     packets, capture = read(tmp_path / "a", content)
     assert [(p.data, p.when) for p in packets] == [(b"old", 9), (b"simple", 9)]  # no time of its own
     assert capture.damage is None
@@ -88,7 +109,8 @@ PCAPNG = section() + interface() + b"".join(enhanced(f, i) for i, f in enumerate
 
 @pytest.mark.parametrize(("content", "header"), [(PCAP, 24), (PCAPNG, 28)], ids=["pcap", "pcapng"])
 def test_capture_cut_anywhere_gives_the_packets_before_the_cut_and_the_offset_of_the_broken_record(
-        tmp_path: Path, content: bytes, header: int) -> None:
+    tmp_path: Path, content: bytes, header: int
+) -> None:
     whole, _ = read(tmp_path / "whole", content)
     ends = [p.offset for p in whole[1:]] + [len(content)]
     for cut in range(header, len(content)):
@@ -108,7 +130,7 @@ def test_gzip_cut_anywhere_gives_a_prefix_and_a_warning(tmp_path: Path) -> None:
     whole, _ = read(tmp_path / "whole", packed)
     for cut in range(600, len(packed), 37):
         packets, capture = read(tmp_path / "cut", packed[:cut])
-        assert packets == whole[:len(packets)]
+        assert packets == whole[: len(packets)]
         assert capture.damage is not None
 
 
@@ -139,12 +161,18 @@ def test_pcapng_block_with_an_absurd_length_stops_the_reading_there(tmp_path: Pa
     assert capture.damage.offset == len(PCAPNG)
 
 
-@pytest.mark.parametrize("broken", [
-    enhanced(b"data", 1, number=7),  # an interface that nobody described
-    block(6, b"short"), block(1, b"x"), block(2, b"short"),
-    PCAPNG[:-4] + b"\1\0\0\0",  # the two lengths of a block differ
-    struct.pack("<III", 0x0A0D0D0A, 28, 0x99999999) + bytes(16),  # a section in no byte order
-], ids=["interface", "packet", "interface-block", "old-packet", "lengths", "section"])
+@pytest.mark.parametrize(
+    "broken",
+    [
+        enhanced(b"data", 1, number=7),  # an interface that nobody described
+        block(6, b"short"),
+        block(1, b"x"),
+        block(2, b"short"),
+        PCAPNG[:-4] + b"\1\0\0\0",  # the two lengths of a block differ
+        struct.pack("<III", 0x0A0D0D0A, 28, 0x99999999) + bytes(16),  # a section in no byte order
+    ],
+    ids=["interface", "packet", "interface-block", "old-packet", "lengths", "section"],
+)
 def test_pcapng_block_that_contradicts_itself_stops_the_reading_there(tmp_path: Path, broken: bytes) -> None:
     packets, capture = read(tmp_path / "a", PCAPNG + broken)
     assert [p.data for p in packets][:5] == FRAMES
@@ -152,20 +180,22 @@ def test_pcapng_block_that_contradicts_itself_stops_the_reading_there(tmp_path: 
     assert capture.damage.offset >= len(PCAPNG)
 
 
-@pytest.mark.parametrize(("content", "reason"), [
-    (b"", "is empty"),
-    (b"\xa1", "not a capture"),
-    (b"INVITE sip:x@example.com SIP/2.0\r\n\r\n", "not a capture"),
-    (b"\xa1\xb2\xc3\xd4", "too short"),
-    (b"\xa1\xb2\xc3\xd4" + bytes(19), "too short"),
-    (PCAPNG[:20], "too short"),
-    (gzip.compress(b""), "not a capture"),
-    (gzip.compress(b"hello"), "not a capture"),
-    (b"\x1f\x8b\x08", "cannot be read"),
-    (b"\x1f\x8bgarbage that is no gzip member", "cannot be read"),
-])
-def test_file_that_is_no_capture_is_refused_with_the_reason(
-        tmp_path: Path, content: bytes, reason: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "is empty"),
+        (b"\xa1", "not a capture"),
+        (b"INVITE sip:x@example.com SIP/2.0\r\n\r\n", "not a capture"),
+        (b"\xa1\xb2\xc3\xd4", "too short"),
+        (b"\xa1\xb2\xc3\xd4" + bytes(19), "too short"),
+        (PCAPNG[:20], "too short"),
+        (gzip.compress(b""), "not a capture"),
+        (gzip.compress(b"hello"), "not a capture"),
+        (b"\x1f\x8b\x08", "cannot be read"),
+        (b"\x1f\x8bgarbage that is no gzip member", "cannot be read"),
+    ],
+)
+def test_file_that_is_no_capture_is_refused_with_the_reason(tmp_path: Path, content: bytes, reason: str) -> None:
     path = tmp_path / "a"
     path.write_bytes(content)
     with pytest.raises(ConfigError, match=reason) as refused:
@@ -205,8 +235,10 @@ def test_reading_says_nothing_by_itself(tmp_path: Path) -> None:
     """scapy complains of records and, at import, of the machine; a user's terminal must stay clean."""
     path = tmp_path / "a"
     path.write_bytes(PCAPNG + block(6, b"short"))
-    code = ("import sys; from pathlib import Path; from agent.ingress.capture_file import CaptureFile;"
-            "list(CaptureFile(Path(sys.argv[1])).packets())")
+    code = (
+        "import sys; from pathlib import Path; from agent.ingress.capture_file import CaptureFile;"
+        "list(CaptureFile(Path(sys.argv[1])).packets())"
+    )
     command = [sys.executable, "-W", "always", "-c", code, str(path)]
     done = subprocess.run(command, capture_output=True, check=True)
     assert (done.stdout, done.stderr) == (b"", b"")

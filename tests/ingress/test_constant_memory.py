@@ -23,10 +23,12 @@ RTP = ethernet(ipv4(udp(b"\x80\x08" + bytes(170), 20_000, 30_000)))
 
 
 def invite(number: int) -> bytes:
-    return (b"INVITE sip:+1201555%04d@sbc.example.net SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.10;branch=z9hG4bK%d\r\n"
-            b"From: <sip:+1212555%04d@192.0.2.10>;tag=%d\r\nTo: <sip:+12015550100@sbc.example.net>\r\n"
-            b"Call-ID: %d@192.0.2.10\r\nCSeq: 1 INVITE\r\nContent-Length: 400\r\n\r\n"
-            % (number % 10_000, number, number % 9_999, number, number)) + bytes(400)
+    return (
+        b"INVITE sip:+1201555%04d@sbc.example.net SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.10;branch=z9hG4bK%d\r\n"
+        b"From: <sip:+1212555%04d@192.0.2.10>;tag=%d\r\nTo: <sip:+12015550100@sbc.example.net>\r\n"
+        b"Call-ID: %d@192.0.2.10\r\nCSeq: 1 INVITE\r\nContent-Length: 400\r\n\r\n"
+        % (number % 10_000, number, number % 9_999, number, number)
+    ) + bytes(400)
 
 
 def hostile_frames(number: int) -> Iterator[bytes]:
@@ -71,5 +73,5 @@ def test_large_hostile_capture_replays_in_constant_memory(tmp_path: Path) -> Non
     counts = replay.files[0]
     assert counts.whole
     assert counts.attempts == counts.invites > 80_000
-    steady = sizes[len(sizes) // 2:]  # by then attempts, streams and fragments expire as fast as they come
+    steady = sizes[len(sizes) // 2 :]  # by then attempts, streams and fragments expire as fast as they come
     assert max(steady) - steady[0] < MAX_GROWTH, [size >> 20 for size in sizes]

@@ -21,8 +21,7 @@ EXPECTED: dict[str, dict[str, Any]] = json.loads(TABLE.read_text()) if TABLE.is_
 
 # Why a capture is not held to tshark's counts; what is expected of it instead stands in a test of its own.
 EXCEPTIONS = {
-    "pcap/ndpi/fuzz-2006-06-26-2594.pcap":
-        "flipped bits: tshark drops datagrams whose checksum is wrong, a capture on a sending host needs them",
+    "pcap/ndpi/fuzz-2006-06-26-2594.pcap": "flipped bits: tshark drops datagrams whose checksum is wrong, a capture on a sending host needs them",
 }
 
 # Attempts where the capture repeats INVITEs: retransmissions and retries after a challenge count once.
@@ -60,11 +59,18 @@ def test_capture_has_the_messages_that_tshark_counts(name: str, capfd: pytest.Ca
     assert tuple(capfd.readouterr()) == ("", "")
 
 
-@pytest.mark.parametrize(("name", "what"), [
-    ("ndpi/gre.pcapng", "vlan"), ("ndpi/gre.pcapng", "tunnels"), ("sngrep/ipip.pcap", "tunnels"),
-    ("pcapplusplus/sip_reqs.pcap", "tunnels"), ("sngrep/ipv6frag.pcap", "reassembled"),
-    ("ndpi/http_on_sip_port.pcap", "not_sip"), ("zeek/Traces/sip/sip-junk-before-request.pcap", "not_sip"),
-])
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("ndpi/gre.pcapng", "vlan"),
+        ("ndpi/gre.pcapng", "tunnels"),
+        ("sngrep/ipip.pcap", "tunnels"),
+        ("pcapplusplus/sip_reqs.pcap", "tunnels"),
+        ("sngrep/ipv6frag.pcap", "reassembled"),
+        ("ndpi/http_on_sip_port.pcap", "not_sip"),
+        ("zeek/Traces/sip/sip-junk-before-request.pcap", "not_sip"),
+    ],
+)
 def test_what_is_special_about_a_capture_is_counted(shared_data: Path, name: str, what: str) -> None:
     counts, _ = counts_of(shared_data / "pcap" / name)
     assert getattr(counts, what) > 0
@@ -80,8 +86,11 @@ def test_protos_datagrams_do_not_break_the_scan(shared_data: Path) -> None:
     path = shared_data / "pcap/sipnab/pcap-samples/c07-sip-r2.cap"
     if not path.is_file():
         pytest.skip("c07-sip-r2.cap is not among the captures here")
-    payloads = [found.payload for packet in CaptureFile(path).packets()
-                if isinstance(found := decode(packet.linktype, packet.data), Udp)]
+    payloads = [
+        found.payload
+        for packet in CaptureFile(path).packets()
+        if isinstance(found := decode(packet.linktype, packet.data), Udp)
+    ]
     assert len(payloads) == 37
     for payload in payloads:
         try:

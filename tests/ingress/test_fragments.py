@@ -10,8 +10,9 @@ from agent.ingress.layers import Fragment
 from tests.ingress.frames import CLIENT, CLIENT6, SERVER, SERVER6
 
 
-def piece(offset: int, payload: bytes, more: bool, identification: int = 1, protocol: int = 17,
-          six: bool = False) -> Fragment:
+def piece(
+    offset: int, payload: bytes, more: bool, identification: int = 1, protocol: int = 17, six: bool = False
+) -> Fragment:
     source, destination = (CLIENT6, SERVER6) if six else (CLIENT, SERVER)
     return Fragment(source, destination, identification, protocol, offset, more, payload, 0, 1)
 
@@ -22,7 +23,7 @@ def cut(payload: bytes, units: list[int], six: bool = False) -> list[Fragment]:
     for unit in units:
         if at + unit * 8 >= len(payload):
             break
-        pieces.append(piece(at, payload[at:at + unit * 8], True, six=six))
+        pieces.append(piece(at, payload[at : at + unit * 8], True, six=six))
         at += unit * 8
     return [*pieces, piece(at, payload[at:], False, six=six)]
 
@@ -30,10 +31,10 @@ def cut(payload: bytes, units: list[int], six: bool = False) -> list[Fragment]:
 PAYLOAD = bytes(range(256)) * 6
 
 
-@given(st.binary(min_size=1, max_size=400), st.lists(st.integers(1, 6), max_size=20), st.booleans(),
-       st.data())
+@given(st.binary(min_size=1, max_size=400), st.lists(st.integers(1, 6), max_size=20), st.booleans(), st.data())
 def test_fragments_in_any_order_with_duplicates_give_the_same_datagram(
-        payload: bytes, units: list[int], six: bool, data: st.DataObject) -> None:
+    payload: bytes, units: list[int], six: bool, data: st.DataObject
+) -> None:
     pieces = cut(payload, units, six=six)
     repeated = pieces[:-1] * 2  # whichever piece is drawn last completes; its own duplicates come before that
     last = data.draw(st.sampled_from(pieces))
@@ -50,7 +51,8 @@ ARRIVAL = st.tuples(st.integers(0, 12), st.integers(1, 4), st.booleans(), st.int
 
 @given(st.lists(ARRIVAL, max_size=30))
 def test_whatever_comes_only_whole_datagrams_without_overlap_come_out(
-        arrivals: list[tuple[int, int, bool, int]]) -> None:
+    arrivals: list[tuple[int, int, bool, int]],
+) -> None:
     """A model that keeps bytes by position: a datagram that comes out is what the first fragments said."""
     table, first = Fragments(), dict[int, list[Fragment]]()
     for number, (unit, units, more, identification) in enumerate(arrivals):
@@ -68,12 +70,17 @@ def test_whatever_comes_only_whole_datagrams_without_overlap_come_out(
 
 def test_datagrams_of_different_hosts_protocols_and_identifications_do_not_mix() -> None:
     table = Fragments()
-    variants = [piece(0, b"a" * 8, True), piece(0, b"b" * 8, True, 2), piece(0, b"c" * 8, True, protocol=6),
-                piece(0, b"d" * 8, True, six=True)]
+    variants = [
+        piece(0, b"a" * 8, True),
+        piece(0, b"b" * 8, True, 2),
+        piece(0, b"c" * 8, True, protocol=6),
+        piece(0, b"d" * 8, True, six=True),
+    ]
     assert [table.add(v, 0.0) for v in variants] == [None] * 4
     ends = [v._replace(offset=8, payload=b"end", more=False) for v in variants]
-    assert [table.add(e, 0.0) for e in ends] == [(p, c * 8 + b"end") for p, c in
-                                                 zip((17, 17, 6, 17), (b"a", b"b", b"c", b"d"), strict=True)]
+    assert [table.add(e, 0.0) for e in ends] == [
+        (p, c * 8 + b"end") for p, c in zip((17, 17, 6, 17), (b"a", b"b", b"c", b"d"), strict=True)
+    ]
 
 
 def test_ipv6_takes_the_protocol_of_the_first_fragment() -> None:
@@ -82,15 +89,18 @@ def test_ipv6_takes_the_protocol_of_the_first_fragment() -> None:
     assert table.add(piece(0, b"a" * 8, True, protocol=17, six=True), 0.0) == (17, b"a" * 8 + b"end")
 
 
-@pytest.mark.parametrize("bad", [
-    piece(8, b"x" * 16, True),  # overlaps the next one
-    piece(0, b"y" * 16, True),  # the same place with other bytes
-    piece(0, b"y" * 24, True),  # longer
-    piece(24, b"", True), piece(24, b"x" * 7, True),  # empty; not a multiple of 8
-    piece(65_528, b"x" * 16, True),  # beyond 64 KiB
-])
-def test_overlapping_or_impossible_fragment_drops_the_datagram_and_all_that_comes_of_it_later(
-        bad: Fragment) -> None:
+@pytest.mark.parametrize(
+    "bad",
+    [
+        piece(8, b"x" * 16, True),  # overlaps the next one
+        piece(0, b"y" * 16, True),  # the same place with other bytes
+        piece(0, b"y" * 24, True),  # longer
+        piece(24, b"", True),
+        piece(24, b"x" * 7, True),  # empty; not a multiple of 8
+        piece(65_528, b"x" * 16, True),  # beyond 64 KiB
+    ],
+)
+def test_overlapping_or_impossible_fragment_drops_the_datagram_and_all_that_comes_of_it_later(bad: Fragment) -> None:
     table = Fragments()
     pieces = cut(PAYLOAD[:48], [2, 2])
     table.add(pieces[0], 0.0)

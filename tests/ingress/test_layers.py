@@ -54,8 +54,7 @@ LINKS = {
     "ppp": (9, b"\xff\x03\x00\x21" + INNER, 0),
     "ppp compressed": (9, b"\x21" + INNER, 0),
     "pppoe": (1, ethernet(b"\x11\0\0\1\0\0\0\x21" + INNER, 0x8864), TUNNEL),
-    "pppoe ipv6 in vlan": (1, ethernet(b"\x11\0\0\1\0\0\0\x57" + INNER6, 0x8864, [(0x8100, 5)]),
-                           TUNNEL | VLAN),
+    "pppoe ipv6 in vlan": (1, ethernet(b"\x11\0\0\1\0\0\0\x57" + INNER6, 0x8864, [(0x8100, 5)]), TUNNEL | VLAN),
     "mpls": (1, ethernet(b"\0\x01\0\x40\0\x02\x01\x40" + INNER, 0x8847), TUNNEL),
     "ipv4 options": (101, ipv4(udp(SIP, 5070, 5080), options=b"\1" * 8), 0),
     "4in4": (101, ipv4(INNER, 4), TUNNEL),
@@ -75,8 +74,11 @@ LINKS = {
     "gtp": (101, ipv4(udp(b"\x30\xff\0\0\0\0\0\1" + INNER, 2152, 2152)), TUNNEL),
     "gtp sequence": (101, ipv4(udp(b"\x32\xff\0\0\0\0\0\1\0\1\0\0" + INNER, 2152, 2152)), TUNNEL),
     "gtp extension": (101, ipv4(udp(b"\x34\xff\0\0\0\0\0\1\0\0\0\x85\1\0\0\0" + INNER, 2152, 2152)), TUNNEL),
-    "extension headers": (101, ipv6(b"\x3c\0" + bytes(6) + b"\x2b\1" + bytes(14) + b"\x11\0" + bytes(6)
-                                    + udp(SIP, 5070, 5080), 0), 0),
+    "extension headers": (
+        101,
+        ipv6(b"\x3c\0" + bytes(6) + b"\x2b\1" + bytes(14) + b"\x11\0" + bytes(6) + udp(SIP, 5070, 5080), 0),
+        0,
+    ),
     "authentication header": (101, ipv4(b"\x11\4" + bytes(22) + udp(SIP, 5070, 5080), 51), 0),
     "atomic fragment": (101, ipv6(b"\x11\0\0\0\0\0\0\1" + udp(SIP, 5070, 5080), 44), 0),
     "length left to the card": (101, INNER[:2] + b"\0\0" + INNER[4:], 0),
@@ -111,7 +113,8 @@ def test_tcp_segment_tells_sequence_flags_and_payload_behind_options() -> None:
 
 def test_fragments_are_told_apart_from_datagrams() -> None:
     assert decode(101, ipv4(b"x" * 16, fragment=0x2000 | 3, identification=9)) == Fragment(
-        CLIENT, SERVER, 9, 17, 24, True, b"x" * 16, 0, 1)
+        CLIENT, SERVER, 9, 17, 24, True, b"x" * 16, 0, 1
+    )
     last = ipv6(b"\x11\0" + struct.pack("!HI", 48, 0xABCDEF01) + b"y" * 5, 44)
     assert decode(101, last) == Fragment(CLIENT6, SERVER6, 0xABCDEF01, 17, 48, False, b"y" * 5, 0, 1)
 
@@ -147,20 +150,23 @@ def test_nesting_is_followed_to_its_bound_and_no_further() -> None:
     assert decode(101, ipv6(b"\0\0" + bytes(6) + b"\0" * 800, 0)) is Skip.OTHER_TRANSPORT
 
 
-@pytest.mark.parametrize(("linktype", "frame", "reason"), [
-    (105, INNER, Skip.LINK_TYPE),
-    (1, ethernet(b"\0" * 28, 0x0806), Skip.NOT_IP),
-    (1, ethernet(b"\xaa\xaa\x03" + INNER, 0x0100), Skip.NOT_IP),
-    (0, struct.pack("<I", 7) + INNER, Skip.NOT_IP),
-    (9, b"\xc0\x21" + INNER, Skip.NOT_IP),
-    (101, ipv4(b"echo" * 4, 1), Skip.OTHER_TRANSPORT),
-    (101, gre(INNER, flags=0x4000), Skip.OTHER_TRANSPORT),
-    (101, b"\x55" + INNER[1:], Skip.MALFORMED),
-    (101, b"\x44" + INNER[1:], Skip.MALFORMED),
-    (101, INNER[:2] + b"\0\x13" + INNER[4:], Skip.MALFORMED),
-    (101, INNER[:24] + b"\0\7" + INNER[26:], Skip.MALFORMED),
-    (101, ipv4(tcp(b"", 1)[:12] + b"\x40" + tcp(b"", 1)[13:], 6), Skip.MALFORMED),
-])
+@pytest.mark.parametrize(
+    ("linktype", "frame", "reason"),
+    [
+        (105, INNER, Skip.LINK_TYPE),
+        (1, ethernet(b"\0" * 28, 0x0806), Skip.NOT_IP),
+        (1, ethernet(b"\xaa\xaa\x03" + INNER, 0x0100), Skip.NOT_IP),
+        (0, struct.pack("<I", 7) + INNER, Skip.NOT_IP),
+        (9, b"\xc0\x21" + INNER, Skip.NOT_IP),
+        (101, ipv4(b"echo" * 4, 1), Skip.OTHER_TRANSPORT),
+        (101, gre(INNER, flags=0x4000), Skip.OTHER_TRANSPORT),
+        (101, b"\x55" + INNER[1:], Skip.MALFORMED),
+        (101, b"\x44" + INNER[1:], Skip.MALFORMED),
+        (101, INNER[:2] + b"\0\x13" + INNER[4:], Skip.MALFORMED),
+        (101, INNER[:24] + b"\0\7" + INNER[26:], Skip.MALFORMED),
+        (101, ipv4(tcp(b"", 1)[:12] + b"\x40" + tcp(b"", 1)[13:], 6), Skip.MALFORMED),
+    ],
+)
 def test_what_cannot_be_used_has_a_reason(linktype: int, frame: bytes, reason: Skip) -> None:
     assert decode(linktype, frame) is reason
 

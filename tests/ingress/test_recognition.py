@@ -9,27 +9,49 @@ from agent.ingress.recognition import MAX_BODY, NOT_SIP_AFTER, SipStream, begins
 from agent.sip.scan import MAX_MESSAGE, scan
 from tests.ingress.frames import CLIENT, SERVER
 
-INVITE = (b"INVITE sip:+12015550100@example.com SIP/2.0\r\nVia: SIP/2.0/TCP 192.0.2.10;branch=z9hG4bK1\r\n"
-          b"From: <sip:a@example.com>;tag=1\r\nTo: <sip:b@example.com>\r\nCall-ID: 1\r\nCSeq: 1 INVITE\r\n"
-          b"Content-Length: 4\r\n\r\nbody")
+INVITE = (
+    b"INVITE sip:+12015550100@example.com SIP/2.0\r\nVia: SIP/2.0/TCP 192.0.2.10;branch=z9hG4bK1\r\n"
+    b"From: <sip:a@example.com>;tag=1\r\nTo: <sip:b@example.com>\r\nCall-ID: 1\r\nCSeq: 1 INVITE\r\n"
+    b"Content-Length: 4\r\n\r\nbody"
+)
 OK = INVITE.replace(b"INVITE sip:+12015550100@example.com SIP/2.0", b"SIP/2.0 200 OK", 1)
 
 
-@pytest.mark.parametrize("payload", [
-    INVITE, OK, b"\r\n\r\n" + INVITE, b"OPTIONS tel:911 sip/2.0\r\n\r\n",
-    b"!interesting-Method0123456789 a SIP/2.0\n\n",
-    b"SIP/2.0 999 broken\r\n\r\n", b"INVITE <sip:a@example.com> SIP/2.0\r\n\r\n", b"INVITE  sip:a b SIP/2.0 \r\n\r\n",
-    b"INVITE sip:a@example.com SIP/7.0\r\n\r\n", b"INVITE sip:a@example.com SIP/2.0",
-])
+@pytest.mark.parametrize(
+    "payload",
+    [
+        INVITE,
+        OK,
+        b"\r\n\r\n" + INVITE,
+        b"OPTIONS tel:911 sip/2.0\r\n\r\n",
+        b"!interesting-Method0123456789 a SIP/2.0\n\n",
+        b"SIP/2.0 999 broken\r\n\r\n",
+        b"INVITE <sip:a@example.com> SIP/2.0\r\n\r\n",
+        b"INVITE  sip:a b SIP/2.0 \r\n\r\n",
+        b"INVITE sip:a@example.com SIP/7.0\r\n\r\n",
+        b"INVITE sip:a@example.com SIP/2.0",
+    ],
+)
 def test_start_lines_good_and_broken_are_recognised(payload: bytes) -> None:
     assert begins_like_sip(payload)
 
 
-@pytest.mark.parametrize("payload", [
-    b"", b"\r\n\r\n", b"\0\0\0\0", b"\x80\x08\0\1" + bytes(160), b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
-    b"M-SEARCH * HTTP/1.1\r\n", b"\0INVITE sip:a@example.com SIP/2.0\r\n\r\n", b"hello\r\nINVITE sip:a SIP/2.0\r\n",
-    b"DESCRIBE rtsp://a RTSP/1.0\r\n", b"INVITE sip:a@example.com\r\n", b"x" * 65 + b" sip:a SIP/2.0\r\n",
-])
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"\r\n\r\n",
+        b"\0\0\0\0",
+        b"\x80\x08\0\1" + bytes(160),
+        b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"M-SEARCH * HTTP/1.1\r\n",
+        b"\0INVITE sip:a@example.com SIP/2.0\r\n\r\n",
+        b"hello\r\nINVITE sip:a SIP/2.0\r\n",
+        b"DESCRIBE rtsp://a RTSP/1.0\r\n",
+        b"INVITE sip:a@example.com\r\n",
+        b"x" * 65 + b" sip:a SIP/2.0\r\n",
+    ],
+)
 def test_everything_else_is_not(payload: bytes) -> None:
     assert not begins_like_sip(payload)
 

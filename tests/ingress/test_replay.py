@@ -27,15 +27,16 @@ from tests.ingress.frames import CLIENT6, SERVER6, ethernet, ipv4, ipv6, pcap, t
 
 
 def message(number: int, method: str = "INVITE", *, branch: str = "", body: bytes = b"", cseq: int = 1) -> bytes:
-    return (f"{method} sip:+13035550199@example.com SIP/2.0\r\n"
-            f"Via: SIP/2.0/UDP 192.0.2.10:5060;branch=z9hG4bK{branch or number}\r\n"
-            f"From: <sip:+12015550123@example.com>;tag={number}\r\nTo: <sip:+13035550199@example.com>\r\n"
-            f"Call-ID: {number}@example.com\r\nCSeq: {cseq} {method}\r\nContent-Length: {len(body)}\r\n\r\n"
-            ).encode() + body
+    return (
+        f"{method} sip:+13035550199@example.com SIP/2.0\r\n"
+        f"Via: SIP/2.0/UDP 192.0.2.10:5060;branch=z9hG4bK{branch or number}\r\n"
+        f"From: <sip:+12015550123@example.com>;tag={number}\r\nTo: <sip:+13035550199@example.com>\r\n"
+        f"Call-ID: {number}@example.com\r\nCSeq: {cseq} {method}\r\nContent-Length: {len(body)}\r\n\r\n"
+    ).encode() + body
 
 
 def response(number: int, status: str) -> bytes:
-    return f"SIP/2.0 {status}".encode() + message(number)[message(number).index(b"\r\n"):]
+    return f"SIP/2.0 {status}".encode() + message(number)[message(number).index(b"\r\n") :]
 
 
 def screening(**policy: Any) -> Screening:
@@ -46,8 +47,12 @@ def limit(rate: float, burst: float = 1) -> dict[str, Any]:
     return {"limits": [pb.Limit(name="rate", scope=pb.SCOPE_GLOBAL, rate=rate, burst=burst)]}
 
 
-def replay(folder: Path, *captures: bytes, screenings: Sequence[Screening] = (), ports: frozenset[int] = frozenset(),
-           ) -> tuple[list[Outcome], list[FileCounts]]:
+def replay(
+    folder: Path,
+    *captures: bytes,
+    screenings: Sequence[Screening] = (),
+    ports: frozenset[int] = frozenset(),
+) -> tuple[list[Outcome], list[FileCounts]]:
     paths = [folder / f"{index}.pcap" for index in range(len(captures))]
     for path, content in zip(paths, captures, strict=True):
         path.write_bytes(content)
@@ -65,9 +70,24 @@ def refused(outcomes: list[Outcome]) -> list[bool]:
 
 
 def test_messages_are_counted_by_method_status_and_transport(tmp_path: Path) -> None:
-    _, (counts,) = replay(tmp_path, pcap(frames(
-        message(1), message(1), message(2), message(2, "BYE"), message(3, "OPTIONS"), response(1, "200 OK"),
-        response(1, "200 Fine"), response(1, "100 Trying"), b"\r\n\r\n", b"\0" * 4, b"INVITE  sip:a SIP/2.0\r\n\r\n")))
+    _, (counts,) = replay(
+        tmp_path,
+        pcap(
+            frames(
+                message(1),
+                message(1),
+                message(2),
+                message(2, "BYE"),
+                message(3, "OPTIONS"),
+                response(1, "200 OK"),
+                response(1, "200 Fine"),
+                response(1, "100 Trying"),
+                b"\r\n\r\n",
+                b"\0" * 4,
+                b"INVITE  sip:a SIP/2.0\r\n\r\n",
+            )
+        ),
+    )
     assert counts.packets == 11
     assert counts.methods == {"INVITE": 3, "BYE": 1, "OPTIONS": 1}
     assert counts.responses == {"200": 2, "100": 1}
@@ -80,8 +100,9 @@ def test_messages_are_counted_by_method_status_and_transport(tmp_path: Path) -> 
 
 
 def test_repeats_count_once_and_get_no_second_verdict(tmp_path: Path) -> None:
-    outcomes, (counts,) = replay(tmp_path, pcap(frames(
-        message(1), message(1), message(1, branch="retry", cseq=2), message(2))))
+    outcomes, (counts,) = replay(
+        tmp_path, pcap(frames(message(1), message(1), message(1, branch="retry", cseq=2), message(2)))
+    )
     assert [o.decisions[0].seen for o in outcomes if o.decisions[0]] == [Seen.NEW, Seen.NEW]
     assert (counts.invites, counts.attempts) == (4, 2)
 
@@ -121,7 +142,7 @@ def test_stream_and_fragments_go_on_in_the_next_file(tmp_path: Path) -> None:
 def test_messages_of_a_tcp_stream_count_once_however_they_are_cut(tmp_path: Path) -> None:
     stream, packets = message(1) + message(2, body=b"x" * 3000) + message(3), []
     for begin in range(0, len(stream), 333):
-        packets.append(ethernet(ipv4(tcp(stream[begin:begin + 333], 1001 + begin), 6)))
+        packets.append(ethernet(ipv4(tcp(stream[begin : begin + 333], 1001 + begin), 6)))
         packets.append(packets[-1])  # seen twice
     syn = ethernet(ipv4(tcp(b"", 1000, 2), 6))
     _, (counts,) = replay(tmp_path, pcap([syn, *reversed(packets)], step=1e-6))
@@ -139,8 +160,10 @@ def test_tunnels_vlans_and_fragments_are_counted(tmp_path: Path) -> None:
     inner = ipv4(udp(message(2)))
     outer = inner[:20], inner[20:]
     packets = [
-        ethernet(ipv4(udp(message(1))), tags=[(0x8100, 5)]), ethernet(ipv4(inner, 4)),
-        ethernet(ipv4(outer[0] + outer[1][:100], 4, fragment=0x2000)), ethernet(ipv4(outer[1][100:], 4, fragment=15)),
+        ethernet(ipv4(udp(message(1))), tags=[(0x8100, 5)]),
+        ethernet(ipv4(inner, 4)),
+        ethernet(ipv4(outer[0] + outer[1][:100], 4, fragment=0x2000)),
+        ethernet(ipv4(outer[1][100:], 4, fragment=15)),
     ]
     _, (counts,) = replay(tmp_path, pcap(packets))
     assert (counts.vlan, counts.tunnels, counts.fragments, counts.reassembled) == (1, 1, 2, 1)
@@ -157,15 +180,17 @@ def test_port_option_looks_at_these_ports_only_and_takes_them_for_sip_ports(tmp_
 
 
 def test_two_policies_see_the_same_calls_and_decide_each_for_itself(tmp_path: Path) -> None:
-    outcomes, _ = replay(tmp_path, pcap(frames(*map(message, range(3)))), screenings=[
-        screening(), screening(**limit(1))])
+    outcomes, _ = replay(
+        tmp_path, pcap(frames(*map(message, range(3)))), screenings=[screening(), screening(**limit(1))]
+    )
     verdicts = [[isinstance(d.verdict.action, Refuse) for d in o.decisions if d] for o in outcomes]
     assert verdicts == [[False, False], [False, True], [False, True]]
 
 
 def test_attempt_that_only_the_second_policy_sees_is_reported_but_not_counted(tmp_path: Path) -> None:
-    outcomes, (counts,) = replay(tmp_path, pcap(frames(message(1))), screenings=[
-        screening(local_addresses=["192.0.2.10"]), screening()])
+    outcomes, (counts,) = replay(
+        tmp_path, pcap(frames(message(1))), screenings=[screening(local_addresses=["192.0.2.10"]), screening()]
+    )
     assert counts.attempts == 0
     assert [d is None for d in outcomes[0].decisions] == [True, False]
 
@@ -228,9 +253,14 @@ def test_clock_stands_still_for_disorder_and_goes_on_at_the_capture_pace_after_a
     assert clock.read(53.5 - MAX_DISORDER) == 5.5
 
 
-@pytest.mark.parametrize(("packed", "text"), [
-    (bytes([192, 0, 2, 1]), "192.0.2.1"), (CLIENT6, "2001:db8::a"), (SERVER6, "2001:db8::1"),
-    (bytes(10) + b"\xff\xff\xc0\x00\x02\x01", "192.0.2.1"),
-])
+@pytest.mark.parametrize(
+    ("packed", "text"),
+    [
+        (bytes([192, 0, 2, 1]), "192.0.2.1"),
+        (CLIENT6, "2001:db8::a"),
+        (SERVER6, "2001:db8::1"),
+        (bytes(10) + b"\xff\xff\xc0\x00\x02\x01", "192.0.2.1"),
+    ],
+)
 def test_addresses_are_written_as_policy_writes_them(packed: bytes, text: str) -> None:
     assert address_text(packed) == text

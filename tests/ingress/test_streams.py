@@ -47,8 +47,9 @@ class Peer:
         self.sinks.append(Recorder())
         return self.sinks[-1]
 
-    def send(self, offset: int, payload: bytes = b"", flags: int = ACK, now: float = 0.0,
-             back: bool = False) -> list[bytes]:
+    def send(
+        self, offset: int, payload: bytes = b"", flags: int = ACK, now: float = 0.0, back: bool = False
+    ) -> list[bytes]:
         """A segment whose payload begins `offset` bytes behind the SYN."""
         ends = (SERVER, CLIENT, 5060, self.port) if back else (CLIENT, SERVER, self.port, 5060)
         sequence = (self.initial + offset + (0 if flags & SYN else 1)) & 0xFFFFFFFF
@@ -63,14 +64,15 @@ INITIALS = st.sampled_from([0, 1000, 0x7FFFFFF0, 0xFFFFFF80, 0xFFFFFFFF])
 
 @given(st.binary(min_size=1, max_size=300), INITIALS, st.data())
 def test_any_segmentation_order_duplication_and_overlap_gives_the_same_bytes(
-        payload: bytes, initial: int, data: st.DataObject) -> None:
+    payload: bytes, initial: int, data: st.DataObject
+) -> None:
     spans = st.tuples(st.integers(0, len(payload) - 1), st.integers(1, 40))
     segments = data.draw(st.lists(spans, max_size=30))
     segments += [(at, 10) for at in range(0, len(payload), 10)]  # so that nothing is missing
     peer = Peer(initial)
     peer.send(0, flags=SYN)
     for at, length in data.draw(st.permutations(segments)):
-        peer.send(at, payload[at:at + length])
+        peer.send(at, payload[at : at + length])
     peer.send(len(payload), flags=FIN | ACK)
     assert peer.sinks[0].bytes == payload
     assert peer.sinks[0].log[-1] == "end"
@@ -105,7 +107,7 @@ def test_sequence_numbers_wrap() -> None:
     peer = Peer(0xFFFFFFFF - 500)
     peer.send(0, flags=SYN)
     for at in (1000, 0, 2000):
-        peer.send(at, STREAM[at:at + 1000])
+        peer.send(at, STREAM[at : at + 1000])
     assert peer.sinks[0].bytes == STREAM
 
 
@@ -168,8 +170,7 @@ def test_what_waits_behind_a_gap_is_bounded(size: int) -> None:
     assert "gap" in peer.sinks[0].log
 
 
-def test_all_that_waits_is_bounded_and_the_least_recently_seen_goes_first(
-        monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_that_waits_is_bounded_and_the_least_recently_seen_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "MAX_HELD_TOTAL", 10_000)
     peer = Peer()
     for port in range(20):
@@ -244,8 +245,7 @@ def test_new_syn_on_old_ports_is_a_new_connection() -> None:
 
 
 @pytest.mark.parametrize("distance", [streams.FAR + 10, -streams.FAR - 10])
-def test_far_away_sequence_number_is_taken_up_as_a_connection_whose_beginning_was_missed(
-        distance: int) -> None:
+def test_far_away_sequence_number_is_taken_up_as_a_connection_whose_beginning_was_missed(distance: int) -> None:
     peer = Peer()
     peer.send(0, b"old", flags=SYN)
     peer.send(5, b"held")
@@ -274,16 +274,19 @@ def test_sink_that_refuses_gets_no_more_bytes_and_holds_none() -> None:
     assert peer.table.finish() == []
 
 
-@given(st.lists(st.tuples(st.integers(0, 3), st.integers(-60, 60), st.integers(0, 30), st.integers(0, 31),
-                          st.floats(0, 5)), max_size=60))
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 3), st.integers(-60, 60), st.integers(0, 30), st.integers(0, 31), st.floats(0, 5)),
+        max_size=60,
+    )
+)
 def test_no_segments_break_the_bookkeeping(arrivals: list[tuple[int, int, int, int, float]]) -> None:
     peer, now = Peer(0), 0.0
     for port, offset, length, flags, elapsed in arrivals:
         peer.port, now = port, now + elapsed
         peer.send(offset, bytes(length), flags, now, back=bool(port & 1))
         held = sum(d.held for d in peer.table._directions.values())
-        assert peer.table._held == held == sum(
-            len(p) for d in peer.table._directions.values() for p in d.pieces)
+        assert peer.table._held == held == sum(len(p) for d in peer.table._directions.values() for p in d.pieces)
     peer.table.finish()
     assert peer.table._held == 0
     assert all(sink.log.count("end") <= 1 for sink in peer.sinks)

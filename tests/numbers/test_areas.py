@@ -11,10 +11,25 @@ from agent.numbers.areas import AREAS, NANPA_ALLOCATES, UNKNOWN_AREA, area_of, i
 
 # Names in NANPA's report, where they are other than ours.
 REPORT_NAMES = {
-    "CANADA": "CA", "ANGUILLA": "AI", "ANTIGUA/BARBUDA": "AG", "BAHAMAS": "BS", "BARBADOS": "BB", "BERMUDA": "BM",
-    "BRITISH VIRGIN ISLANDS": "VG", "CAYMAN ISLANDS": "KY", "DOMINICA": "DM", "DOMINICAN REPUBLIC": "DO",
-    "GRENADA": "GD", "JAMAICA": "JM", "MONTSERRAT": "MS", "SINT MAARTEN": "SX", "ST. KITTS AND NEVIS": "KN",
-    "ST. LUCIA": "LC", "ST. VINCENT & GRENADINES": "VC", "TRINIDAD AND TOBAGO": "TT", "TURKS & CAICOS ISLANDS": "TC",
+    "CANADA": "CA",
+    "ANGUILLA": "AI",
+    "ANTIGUA/BARBUDA": "AG",
+    "BAHAMAS": "BS",
+    "BARBADOS": "BB",
+    "BERMUDA": "BM",
+    "BRITISH VIRGIN ISLANDS": "VG",
+    "CAYMAN ISLANDS": "KY",
+    "DOMINICA": "DM",
+    "DOMINICAN REPUBLIC": "DO",
+    "GRENADA": "GD",
+    "JAMAICA": "JM",
+    "MONTSERRAT": "MS",
+    "SINT MAARTEN": "SX",
+    "ST. KITTS AND NEVIS": "KN",
+    "ST. LUCIA": "LC",
+    "ST. VINCENT & GRENADINES": "VC",
+    "TRINIDAD AND TOBAGO": "TT",
+    "TURKS & CAICOS ISLANDS": "TC",
 }
 
 

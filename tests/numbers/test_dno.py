@@ -37,8 +37,13 @@ def nanp(national: int) -> Number:
 
 
 def test_listed_number_is_found_with_the_assertion_that_lists_it() -> None:
-    dno = make_list([(parse_piece("2015550123"), REQUEST), (parse_piece("2015552*"), UNUSED),
-                     (parse_piece("+442079460123"), REQUEST)])
+    dno = make_list(
+        [
+            (parse_piece("2015550123"), REQUEST),
+            (parse_piece("2015552*"), UNUSED),
+            (parse_piece("+442079460123"), REQUEST),
+        ]
+    )
     assert dno.lookup(nanp(2015550123), WHEN) == REQUEST
     assert dno.lookup(nanp(2015552000), WHEN) == UNUSED
     assert dno.lookup(nanp(2015552999), WHEN) == UNUSED
@@ -54,8 +59,18 @@ def test_invalid_number_is_found_too() -> None:
 
 @pytest.mark.parametrize(
     "uri",
-    [b"", b"sip:a.example", b"sip:anonymous@anonymous.invalid", b"sip:alice@h", b"sip:911@h", b"sip:*67@h", b"sip:+1@h",
-     b"sip:+120155501234@h", b"sip:442079460123@h", b"sip:+44207@h"],
+    [
+        b"",
+        b"sip:a.example",
+        b"sip:anonymous@anonymous.invalid",
+        b"sip:alice@h",
+        b"sip:911@h",
+        b"sip:*67@h",
+        b"sip:+1@h",
+        b"sip:+120155501234@h",
+        b"sip:442079460123@h",
+        b"sip:+44207@h",
+    ],
 )
 def test_what_is_no_number_of_a_known_country_is_never_listed(uri: bytes) -> None:
     everything = make_list([(nanp_range(0, 10**10 - 1), REQUEST), (parse_piece("+442079460123"), REQUEST)])
@@ -69,8 +84,9 @@ def test_bare_digits_of_an_unknown_country_are_never_listed() -> None:
 
 
 def test_expired_assertion_no_longer_holds() -> None:
-    dno = make_list([(parse_piece("2015550123"), UNUSED), (parse_piece("2015552*"), UNUSED),
-                     (parse_piece("+442079460123"), UNUSED)])
+    dno = make_list(
+        [(parse_piece("2015550123"), UNUSED), (parse_piece("2015552*"), UNUSED), (parse_piece("+442079460123"), UNUSED)]
+    )
     foreign = read_number(b"sip:+442079460123@h", "1")
     for number in (nanp(2015550123), nanp(2015552000), foreign):
         assert dno.lookup(number, WHEN + DAY - 0.001) == UNUSED
@@ -160,11 +176,22 @@ def test_difference_of_lists_is_number_by_number(old: Entries, new: Entries) -> 
 
 
 def test_list_counts_its_numbers_by_category_and_by_assertion() -> None:
-    dno = make_list([(parse_piece("2015552*"), UNUSED), (parse_piece("2015550123"), REQUEST),
-                     (parse_piece("+442079460123"), REQUEST)])
+    dno = make_list(
+        [
+            (parse_piece("2015552*"), UNUSED),
+            (parse_piece("2015550123"), REQUEST),
+            (parse_piece("+442079460123"), REQUEST),
+        ]
+    )
     assert dno.manifest.counts == {
-        "numbers": 1002, "subscriber-request": 2, "invalid": 0, "unallocated": 0, "unused": 1000,
-        "blocks": 1, "exact": 1, "others": 1,
+        "numbers": 1002,
+        "subscriber-request": 2,
+        "invalid": 0,
+        "unallocated": 0,
+        "unused": 1000,
+        "blocks": 1,
+        "exact": 1,
+        "others": 1,
     }
     assert dno.count_by_assertion() == {UNUSED: 1000, REQUEST: 2}
 

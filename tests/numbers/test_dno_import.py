@@ -194,14 +194,16 @@ def test_file_that_is_no_whole_table_is_refused(text: bytes, words: str) -> None
     assert all(fault.startswith("a.csv") for fault in found)
 
 
-@pytest.mark.parametrize("text", [HEADER + GOOD + "# rows: 1\n", "# made by hand\n" + HEADER + "\n# more\n" + GOOD,
-                                  HEADER + GOOD + "#Rows=1\n\n"])
+@pytest.mark.parametrize(
+    "text",
+    [HEADER + GOOD + "# rows: 1\n", "# made by hand\n" + HEADER + "\n# more\n" + GOOD, HEADER + GOOD + "#Rows=1\n\n"],
+)
 def test_comments_empty_lines_and_a_true_trailer_are_read_over(text: str) -> None:
     assert take(text)[1].rows == 1
 
 
 def test_row_number_counts_comments_and_lines_within_quotes() -> None:
-    found = faults('# one\n' + HEADER + '2015550123,1,"a\nb",IRS,,\n' + "x,1,r,IRS,,\n")
+    found = faults("# one\n" + HEADER + '2015550123,1,"a\nb",IRS,,\n' + "x,1,r,IRS,,\n")
     assert [f.partition(",")[0] for f in found] == ["a.csv row 4", "a.csv row 5"]
 
 
@@ -261,10 +263,12 @@ def test_text_file_is_refused_like_a_table(text: str, stated: dict[str, str], wo
 
 def test_plain_readers_give_rows_and_pieces() -> None:
     assert list(read_text_pieces(lines("# x\n2015550123\n\n201*\n"), "t")) == [
-        (2, parse_piece("2015550123")), (4, parse_piece("201*"))
+        (2, parse_piece("2015550123")),
+        (4, parse_piece("201*")),
     ]
     assert list(read_csv_pieces(lines("tn,comment\n2015550123,x\n+442079460123,y\n"), "c")) == [
-        (2, parse_piece("2015550123")), (3, Piece(442079460123, 442079460123))
+        (2, parse_piece("2015550123")),
+        (3, Piece(442079460123, 442079460123)),
     ]
     with pytest.raises(ConfigErrors):
         list(read_csv_pieces(lines("tn\nx\n"), "c"))
@@ -304,8 +308,17 @@ def test_times_are_read(text: str, when: float | None) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["1", "1970-1-1", "19700101", "1970-W01-1", "1970-01-01T00:00", "0001-01-01T00:00+23:59", "01/02/2026",
-     "２026-01-01", "1970-01-01T25:00:00Z"],  # noqa: RUF001
+    [
+        "1",
+        "1970-1-1",
+        "19700101",
+        "1970-W01-1",
+        "1970-01-01T00:00",
+        "0001-01-01T00:00+23:59",
+        "01/02/2026",
+        "２026-01-01",
+        "1970-01-01T25:00:00Z",
+    ],  # noqa: RUF001
 )
 def test_text_that_is_no_time_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"neither a date|no date of the calendar"):
@@ -319,8 +332,13 @@ def test_category_by_number_or_name(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("exact", "blocks", "lost"),
-    [(100, 10, ""), (90, 9, ""), (89, 10, "89 single numbers, the previous list has 100"),
-     (100, 8, "8 blocks of a thousand, the previous list has 10"), (1000, 1000, "")],
+    [
+        (100, 10, ""),
+        (90, 9, ""),
+        (89, 10, "89 single numbers, the previous list has 100"),
+        (100, 8, "8 blocks of a thousand, the previous list has 10"),
+        (1000, 1000, ""),
+    ],
 )
 def test_list_that_lost_more_than_a_tenth_is_noticed(exact: int, blocks: int, lost: str) -> None:
     builder = DnoBuilder()

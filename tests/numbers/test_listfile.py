@@ -27,8 +27,12 @@ UNUSED = Assertion(DnoCategory.UNUSED, "carrier", "Carrier A", WHEN - 1, WHEN + 
 
 def make_contents() -> Contents:
     builder = DnoBuilder()
-    for text, assertion in (("2015550123", REQUEST), ("2015552*", UNUSED), ("2015559999", UNUSED),
-                            ("+442079460123", REQUEST)):
+    for text, assertion in (
+        ("2015550123", REQUEST),
+        ("2015552*", UNUSED),
+        ("2015559999", UNUSED),
+        ("+442079460123", REQUEST),
+    ):
         builder.add(parse_piece(text), builder.assertion_id(assertion))
     return builder.finish()
 
@@ -117,8 +121,12 @@ def test_other_format_version_is_named(raw: bytes) -> None:
     refuse(other, "format is version 2, this program reads version 1")
 
 
-def rewrite(raw: bytes, patch: dict[str, bytes] | None = None, manifest: dict[str, object] | None = None,
-            table: dict[str, tuple[int, int, int]] | None = None) -> bytes:
+def rewrite(
+    raw: bytes,
+    patch: dict[str, bytes] | None = None,
+    manifest: dict[str, object] | None = None,
+    table: dict[str, tuple[int, int, int]] | None = None,
+) -> bytes:
     """A file with other contents whose digests are right: what a hostile author could make."""
     size = head_size(raw)
     head, content = bytearray(raw[:size]), bytearray(raw[size:])
@@ -167,9 +175,17 @@ def test_right_digest_does_not_excuse_impossible_content(raw: bytes, patch: dict
 
 @pytest.mark.parametrize(
     "change",
-    [{"kind": "other"}, {"generation": "many"}, {"generation": float("inf")},
-     {"counts": 5}, {"counts": {"a": []}}, {"sources": None}, {"sha256": 1},
-     {"first_expiry": 5}, {"not_after": []}],
+    [
+        {"kind": "other"},
+        {"generation": "many"},
+        {"generation": float("inf")},
+        {"counts": 5},
+        {"counts": {"a": []}},
+        {"sources": None},
+        {"sha256": 1},
+        {"first_expiry": 5},
+        {"not_after": []},
+    ],
 )
 def test_right_digest_does_not_excuse_an_impossible_manifest(raw: bytes, change: dict[str, object]) -> None:
     refuse(rewrite(raw, manifest=change))

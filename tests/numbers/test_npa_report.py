@@ -17,8 +17,15 @@ DATE = "File Date,03/04/2020"
 DAY = 86_400.0
 
 
-def row(npa: int, country: str = "US", in_service: str = "Y", opens: str = "", assigned: str = "Yes",
-        reserved: str = "No", assignable: str = "Yes") -> str:
+def row(
+    npa: int,
+    country: str = "US",
+    in_service: str = "Y",
+    opens: str = "",
+    assigned: str = "Yes",
+    reserved: str = "No",
+    assignable: str = "Yes",
+) -> str:
     return f'{npa},General Purpose Code,{assignable},,{reserved},{assigned},,G,,{country},{in_service},{opens},""'
 
 

@@ -185,9 +185,7 @@ def test_form_reads_as(read: Reader, uri: bytes, country: str, kind: NumberKind,
         (b"sip:+1912@gw", "1912", -1),
     ],
 )
-def test_plus_one_without_a_number_of_the_plan_is_invalid(
-    read: Reader, uri: bytes, digits: str, national: int
-) -> None:
+def test_plus_one_without_a_number_of_the_plan_is_invalid(read: Reader, uri: bytes, digits: str, national: int) -> None:
     assert read(uri, "1") == Number(INVALID, digits, national)
 
 

@@ -98,7 +98,9 @@ def test_number_taken_from_a_block_leaves_the_other_999() -> None:
 def test_numbers_and_blocks_as_integers() -> None:
     numbers = NumberSet.build_from_ints([BASE, BASE, BASE + 7], [(2015551, 2015553)])
     assert list(numbers.pieces()) == [
-        nanp_range(2015551000, 2015552999), nanp_range(BASE, BASE), nanp_range(BASE + 7, BASE + 7)
+        nanp_range(2015551000, 2015552999),
+        nanp_range(BASE, BASE),
+        nanp_range(BASE + 7, BASE + 7),
     ]
     assert list(numbers.exact()) == [BASE, BASE + 7]
     assert repr(numbers) == "NumberSet(2 blocks, 2 numbers, 0 others)"

@@ -83,8 +83,10 @@ def test_a_rule_whose_table_is_absent_is_off() -> None:
             "zone",
         ),
         (
-            ('provider_block { blocks { upstream: "a" starts_at: "2026-12-01T00:00:00Z" '
-            'ends_at: "2026-11-01T00:00:00Z" } }'),
+            (
+                'provider_block { blocks { upstream: "a" starts_at: "2026-12-01T00:00:00Z" '
+                'ends_at: "2026-11-01T00:00:00Z" } }'
+            ),
             "provider_block.blocks[0].ends_at",
             "after",
         ),

@@ -86,5 +86,6 @@ def test_what_is_shown_is_decided_alike() -> None:
     full = effective(WRITTEN)
     first, again = compile_policy(from_toml(WRITTEN), {}), compile_policy(full, {})
     assert [(limit.rate, limit.sessions, limit.warn_at, limit.rule.answer) for limit in again.limits] == [
-        (limit.rate, limit.sessions, limit.warn_at, limit.rule.answer) for limit in first.limits]
+        (limit.rate, limit.sessions, limit.warn_at, limit.rule.answer) for limit in first.limits
+    ]
     assert with_defaults(full, again) == full

@@ -16,39 +16,48 @@ DECLINE = answers.decline()
 
 
 def test_answer_byte_for_byte() -> None:
-    raw = (b"INVITE sip:b@sbc.example.net SIP/2.0\r\n"
-           b"Record-Route: <sip:p.example.com;lr>\r\n"
-           b"v: SIP/2.0/UDP 192.0.2.10:5060;branch=z9hG4bKa1;rport , SIP/2.0/TCP b\r\n"
-           b"f:  \"Bo\"\r\n  <sip:+12015550123@a.example.com>;tag=9f\r\n"
-           b"VIA : SIP/2.0/UDP c\r\n"
-           b"Call-ID:7c1@192.0.2.10\r\n"
-           b"CSeq: 0001  INVITE\r\n"
-           b"To: <sip:b@sbc.example.net>  \r\n"
-           b"Content-Length: 4\r\n\r\nv=0\n")
+    raw = (
+        b"INVITE sip:b@sbc.example.net SIP/2.0\r\n"
+        b"Record-Route: <sip:p.example.com;lr>\r\n"
+        b"v: SIP/2.0/UDP 192.0.2.10:5060;branch=z9hG4bKa1;rport , SIP/2.0/TCP b\r\n"
+        b'f:  "Bo"\r\n  <sip:+12015550123@a.example.com>;tag=9f\r\n'
+        b"VIA : SIP/2.0/UDP c\r\n"
+        b"Call-ID:7c1@192.0.2.10\r\n"
+        b"CSeq: 0001  INVITE\r\n"
+        b"To: <sip:b@sbc.example.net>  \r\n"
+        b"Content-Length: 4\r\n\r\nv=0\n"
+    )
     assert build_answer(raw, DECLINE, to_tag="ag-1") == (
         b"SIP/2.0 603 Decline\r\n"
         b"v: SIP/2.0/UDP 192.0.2.10:5060;branch=z9hG4bKa1;rport , SIP/2.0/TCP b\r\n"
         b"VIA : SIP/2.0/UDP c\r\n"
-        b"f:  \"Bo\"\r\n  <sip:+12015550123@a.example.com>;tag=9f\r\n"
+        b'f:  "Bo"\r\n  <sip:+12015550123@a.example.com>;tag=9f\r\n'
         b"To: <sip:b@sbc.example.net>;tag=ag-1\r\n"
         b"Call-ID:7c1@192.0.2.10\r\n"
         b"CSeq: 0001  INVITE\r\n"
-        b"Content-Length: 0\r\n\r\n")
+        b"Content-Length: 0\r\n\r\n"
+    )
 
 
 def test_603_plus_byte_for_byte() -> None:
-    answer = network_blocked(url="https://redress.example.net/b", tel="+12015550100", email="redress@example.net",
-                             id="E7-20261014", location="RLN")
+    answer = network_blocked(
+        url="https://redress.example.net/b",
+        tel="+12015550100",
+        email="redress@example.net",
+        id="E7-20261014",
+        location="RLN",
+    )
     assert build_answer(REQUEST, answer, to_tag="ag-7710") == (
         b"SIP/2.0 603 Network Blocked\r\n"
         b"Via: SIP/2.0/UDP 192.0.2.10:5060;branch=z9hG4bKa1;rport\r\n"
-        b"From: \"Bo\" <sip:+12015550123@a.example.com;user=phone>;tag=9f\r\n"
+        b'From: "Bo" <sip:+12015550123@a.example.com;user=phone>;tag=9f\r\n'
         b"To: <sip:+13035550199@sbc.example.net;user=phone>;tag=ag-7710\r\n"
         b"Call-ID: 7c1@192.0.2.10\r\n"
         b"CSeq: 1 INVITE\r\n"
-        b"Reason: SIP;cause=603;text=\"v=analytics1;url=https://redress.example.net/b;tel=+12015550100;"
-        b"email=redress@example.net;id=E7-20261014\";location=RLN\r\n"
-        b"Content-Length: 0\r\n\r\n")
+        b'Reason: SIP;cause=603;text="v=analytics1;url=https://redress.example.net/b;tel=+12015550100;'
+        b'email=redress@example.net;id=E7-20261014";location=RLN\r\n'
+        b"Content-Length: 0\r\n\r\n"
+    )
 
 
 def test_to_tag_of_the_request_stays() -> None:
@@ -56,14 +65,17 @@ def test_to_tag_of_the_request_stays() -> None:
     assert b"user=phone>;x;TAG=t1\r\n" in build_answer(raw, DECLINE, to_tag="mine")
 
 
-@pytest.mark.parametrize(("to", "answered"), [
-    (b"sip:a@b", b"To: sip:a@b;tag=mine\r\n"),
-    (b"sip:a@b;x=y", b"To: sip:a@b;x=y;tag=mine\r\n"),
-    (b"<sip:a@b;tag=uri>", b"To: <sip:a@b;tag=uri>;tag=mine\r\n"),
-    (b'"x;tag=1" <sip:a@b>', b'To: "x;tag=1" <sip:a@b>;tag=mine\r\n'),
-    (b"<sip:a@b>\r\n ;x\r\n ", b"To: <sip:a@b>\r\n ;x;tag=mine\r\n"),
-    (b"<sip:a@b>\r\n ; tag = 1", b"To: <sip:a@b>\r\n ; tag = 1\r\n"),
-])
+@pytest.mark.parametrize(
+    ("to", "answered"),
+    [
+        (b"sip:a@b", b"To: sip:a@b;tag=mine\r\n"),
+        (b"sip:a@b;x=y", b"To: sip:a@b;x=y;tag=mine\r\n"),
+        (b"<sip:a@b;tag=uri>", b"To: <sip:a@b;tag=uri>;tag=mine\r\n"),
+        (b'"x;tag=1" <sip:a@b>', b'To: "x;tag=1" <sip:a@b>;tag=mine\r\n'),
+        (b"<sip:a@b>\r\n ;x\r\n ", b"To: <sip:a@b>\r\n ;x;tag=mine\r\n"),
+        (b"<sip:a@b>\r\n ; tag = 1", b"To: <sip:a@b>\r\n ; tag = 1\r\n"),
+    ],
+)
 def test_to_tag_goes_behind_whatever_form_to_has(to: bytes, answered: bytes) -> None:
     raw = request(b"To: " + to, without=(b"To",))
     answer = build_answer(raw, DECLINE, to_tag="mine")
@@ -105,14 +117,24 @@ def test_ack_and_responses_are_never_answered(raw: bytes) -> None:
         build_answer(raw, DECLINE, to_tag="t")
 
 
-@pytest.mark.parametrize(("via", "expected"), [
-    (b"SIP/2.0/UDP 10.0.0.1;rport;branch=x", b"Via: SIP/2.0/UDP 10.0.0.1;branch=x;received=192.0.2.9;rport=5062\r\n"),
-    (b"SIP/2.0/UDP a;branch=x , SIP/2.0/UDP b;rport",
-     b"Via: SIP/2.0/UDP a;branch=x;received=192.0.2.9, SIP/2.0/UDP b;rport\r\n"),
-    (b'SIP/2.0/UDP a;x="1,2";RPORT=1;received=9.9.9.9',
-     b'Via: SIP/2.0/UDP a;x="1,2";received=192.0.2.9;rport=5062\r\n'),
-    (b"SIP/2.0/UDP a", b"Via: SIP/2.0/UDP a;received=192.0.2.9\r\n"),
-])
+@pytest.mark.parametrize(
+    ("via", "expected"),
+    [
+        (
+            b"SIP/2.0/UDP 10.0.0.1;rport;branch=x",
+            b"Via: SIP/2.0/UDP 10.0.0.1;branch=x;received=192.0.2.9;rport=5062\r\n",
+        ),
+        (
+            b"SIP/2.0/UDP a;branch=x , SIP/2.0/UDP b;rport",
+            b"Via: SIP/2.0/UDP a;branch=x;received=192.0.2.9, SIP/2.0/UDP b;rport\r\n",
+        ),
+        (
+            b'SIP/2.0/UDP a;x="1,2";RPORT=1;received=9.9.9.9',
+            b'Via: SIP/2.0/UDP a;x="1,2";received=192.0.2.9;rport=5062\r\n',
+        ),
+        (b"SIP/2.0/UDP a", b"Via: SIP/2.0/UDP a;received=192.0.2.9\r\n"),
+    ],
+)
 def test_source_fills_received_and_rport_of_the_top_via(via: bytes, expected: bytes) -> None:
     raw = request(b"Via: " + via, b"Via: SIP/2.0/UDP z;rport", without=(b"Via",))
     answer = build_answer(raw, DECLINE, to_tag="t", source=("192.0.2.9", 5062))
@@ -131,18 +153,21 @@ def test_answer_to_any_request_parses_and_belongs_to_it(written: Written) -> Non
     assert (got.to_tag, got.content_length, answer.first("Retry-After")) == (b"t", 0, b"7")
 
 
-@pytest.mark.parametrize(("make", "line"), [
-    (answers.decline, "603 Decline"),
-    (answers.forbidden, "403 Forbidden"),
-    (answers.unwanted, "607 Unwanted"),
-    (answers.temporarily_unavailable, "480 Temporarily Unavailable"),
-    (answers.busy_here, "486 Busy Here"),
-    (answers.stale_date, "403 Stale Date"),
-    (answers.use_identity_header, "428 Use Identity Header"),
-    (answers.bad_identity_info, "436 Bad Identity Info"),
-    (answers.unsupported_credential, "437 Unsupported Credential"),
-    (answers.invalid_identity_header, "438 Invalid Identity Header"),
-])
+@pytest.mark.parametrize(
+    ("make", "line"),
+    [
+        (answers.decline, "603 Decline"),
+        (answers.forbidden, "403 Forbidden"),
+        (answers.unwanted, "607 Unwanted"),
+        (answers.temporarily_unavailable, "480 Temporarily Unavailable"),
+        (answers.busy_here, "486 Busy Here"),
+        (answers.stale_date, "403 Stale Date"),
+        (answers.use_identity_header, "428 Use Identity Header"),
+        (answers.bad_identity_info, "436 Bad Identity Info"),
+        (answers.unsupported_credential, "437 Unsupported Credential"),
+        (answers.invalid_identity_header, "438 Invalid Identity Header"),
+    ],
+)
 def test_answers_that_are_only_a_status_line(make: Callable[[], Answer], line: str) -> None:
     answer = make()
     assert str(answer) == line
@@ -156,15 +181,18 @@ def test_unavailable_with_and_without_retry_after() -> None:
 
 def test_rejected_points_to_the_contact_card() -> None:
     assert rejected("https://redress.example.net/jws/E7") == Answer(
-        608, "Rejected", (("Call-Info", "<https://redress.example.net/jws/E7>;purpose=jwscard"),))
+        608, "Rejected", (("Call-Info", "<https://redress.example.net/jws/E7>;purpose=jwscard"),)
+    )
 
 
 def test_603_plus_can_say_it_for_both_protocols() -> None:
     answer = network_blocked(tel="+12015550100", protocols=("SIP", "Q.850"), location="TN")
-    (name, value), = answer.headers
+    ((name, value),) = answer.headers
     assert name == "Reason"
-    assert value == ('SIP;cause=603;text="v=analytics1;tel=+12015550100";location=TN, '
-                     'Q.850;cause=21;text="v=analytics1;tel=+12015550100";location=TN')
+    assert value == (
+        'SIP;cause=603;text="v=analytics1;tel=+12015550100";location=TN, '
+        'Q.850;cause=21;text="v=analytics1;tel=+12015550100";location=TN'
+    )
 
 
 def test_url_that_would_break_the_text_is_escaped() -> None:
@@ -172,46 +200,68 @@ def test_url_that_would_break_the_text_is_escaped() -> None:
     assert "url=https://r.example/b?a=1%3Bc=%22x%22%5C" in answer.headers[0][1]
 
 
-@pytest.mark.parametrize(("arguments", "field"), [
-    ({}, "url"),
-    ({"id": "E7"}, "url"),
-    ({"url": "http://r.example"}, "url"),
-    ({"url": "https://"}, "url"),
-    ({"url": "https://user@r.example/"}, "url"),
-    ({"url": "https://r.example/a b"}, "url"),
-    ({"url": "https://r.example/\r\nVia: x"}, "url"),
-    ({"url": "https://r.example/<x>"}, "url"),
-    ({"url": "https://r.example/ü"}, "url"),
-    ({"url": "https://r.example/" + "x" * 500}, "url"),
-    ({"tel": "12015550100"}, "tel"),
-    ({"tel": "+1-201-555-0100"}, "tel"),
-    ({"tel": "+0201555010"}, "tel"),
-    ({"tel": "+1234567890123456"}, "tel"),
-    ({"tel": "+١٢٣٤٥٦٧"}, "tel"),
-    ({"email": "nobody"}, "email"),
-    ({"email": "a;b@r.example"}, "email"),
-    ({"email": 'a"@r.example'}, "email"),
-    ({"email": "a@r"}, "email"),
-    ({"email": "a@" + "x" * 250 + ".example"}, "email"),
-    ({"tel": "+12015550100", "id": "a b"}, "id"),
-    ({"tel": "+12015550100", "id": "x" * 65}, "id"),
-    ({"tel": "+12015550100", "id": "a;v=2"}, "id"),
-    ({"tel": "+12015550100", "id": "a\n"}, "id"),
-    ({"tel": "+12015550100", "location": "rln"}, "location"),
-    ({"tel": "+12015550100", "location": ""}, "location"),
-    ({"tel": "+12015550100", "location": "LOC-16"}, "location"),
-    ({"tel": "+12015550100", "protocols": ()}, "protocols"),
-    ({"tel": "+12015550100", "protocols": ("SIP", "SIP")}, "protocols"),
-    ({"tel": "+12015550100", "protocols": ("STIR",)}, "protocols"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        ({}, "url"),
+        ({"id": "E7"}, "url"),
+        ({"url": "http://r.example"}, "url"),
+        ({"url": "https://"}, "url"),
+        ({"url": "https://user@r.example/"}, "url"),
+        ({"url": "https://r.example/a b"}, "url"),
+        ({"url": "https://r.example/\r\nVia: x"}, "url"),
+        ({"url": "https://r.example/<x>"}, "url"),
+        ({"url": "https://r.example/ü"}, "url"),
+        ({"url": "https://r.example/" + "x" * 500}, "url"),
+        ({"tel": "12015550100"}, "tel"),
+        ({"tel": "+1-201-555-0100"}, "tel"),
+        ({"tel": "+0201555010"}, "tel"),
+        ({"tel": "+1234567890123456"}, "tel"),
+        ({"tel": "+١٢٣٤٥٦٧"}, "tel"),
+        ({"email": "nobody"}, "email"),
+        ({"email": "a;b@r.example"}, "email"),
+        ({"email": 'a"@r.example'}, "email"),
+        ({"email": "a@r"}, "email"),
+        ({"email": "a@" + "x" * 250 + ".example"}, "email"),
+        ({"tel": "+12015550100", "id": "a b"}, "id"),
+        ({"tel": "+12015550100", "id": "x" * 65}, "id"),
+        ({"tel": "+12015550100", "id": "a;v=2"}, "id"),
+        ({"tel": "+12015550100", "id": "a\n"}, "id"),
+        ({"tel": "+12015550100", "location": "rln"}, "location"),
+        ({"tel": "+12015550100", "location": ""}, "location"),
+        ({"tel": "+12015550100", "location": "LOC-16"}, "location"),
+        ({"tel": "+12015550100", "protocols": ()}, "protocols"),
+        ({"tel": "+12015550100", "protocols": ("SIP", "SIP")}, "protocols"),
+        ({"tel": "+12015550100", "protocols": ("STIR",)}, "protocols"),
+    ],
+)
 def test_603_plus_that_may_not_be_sent_is_refused_by_field(arguments: dict[str, Any], field: str) -> None:
     with pytest.raises(ConfigError) as refusal:
         network_blocked(**arguments)
     assert refusal.value.field == field
 
 
-@pytest.mark.parametrize("location", ["U", "LPN", "LN", "TN", "RLN", "RPN", "LOC-6", "INTL", "LOC-8", "LOC-9", "BI",
-                                      "LOC-11", "LOC-12", "LOC-13", "LOC-14", "LOC-15"])
+@pytest.mark.parametrize(
+    "location",
+    [
+        "U",
+        "LPN",
+        "LN",
+        "TN",
+        "RLN",
+        "RPN",
+        "LOC-6",
+        "INTL",
+        "LOC-8",
+        "LOC-9",
+        "BI",
+        "LOC-11",
+        "LOC-12",
+        "LOC-13",
+        "LOC-14",
+        "LOC-15",
+    ],
+)
 def test_every_location_of_rfc_8606_may_be_sent(location: str) -> None:
     assert network_blocked(tel="+12015550100", location=location).headers[0][1].endswith(f";location={location}")
 
@@ -230,21 +280,31 @@ def test_contact_card_that_may_not_be_sent(url: str) -> None:
     assert refusal.value.field == "jwscard"
 
 
-@pytest.mark.parametrize(("code", "phrase", "field"), [
-    (200, "", "code"), (100, "x", "code"), (700, "x", "code"), (499, "", "phrase"), (403, "a\r\nVia: x", "phrase"),
-])
+@pytest.mark.parametrize(
+    ("code", "phrase", "field"),
+    [
+        (200, "", "code"),
+        (100, "x", "code"),
+        (700, "x", "code"),
+        (499, "", "phrase"),
+        (403, "a\r\nVia: x", "phrase"),
+    ],
+)
 def test_plain_answer_that_may_not_be_sent(code: int, phrase: str, field: str) -> None:
     with pytest.raises(ConfigError) as refusal:
         plain(code, phrase)
     assert refusal.value.field == field
 
 
-@pytest.mark.parametrize(("answer", "field"), [
-    (Answer(603, "a\r\nVia: x"), "phrase"),
-    (Answer(603, "x", (("Reason", "a\nVia: x"),)), "Reason"),
-    (Answer(603, "x", (("Rea son", "a"),)), "Rea son"),
-    (Answer(99, "x"), "code"),
-])
+@pytest.mark.parametrize(
+    ("answer", "field"),
+    [
+        (Answer(603, "a\r\nVia: x"), "phrase"),
+        (Answer(603, "x", (("Reason", "a\nVia: x"),)), "Reason"),
+        (Answer(603, "x", (("Rea son", "a"),)), "Rea son"),
+        (Answer(99, "x"), "code"),
+    ],
+)
 def test_answer_cannot_smuggle_another_header(answer: Answer, field: str) -> None:
     with pytest.raises(ConfigError) as refusal:
         build_answer(REQUEST, answer, to_tag="t")

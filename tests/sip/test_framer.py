@@ -15,7 +15,10 @@ from tests.sip.texts import request
 
 def message(name: bytes, body: bytes = b"", length: bytes | None = None) -> bytes:
     return b"INFO sip:a@b SIP/2.0\r\nCall-ID: %b\r\nContent-Length: %b\r\n\r\n%b" % (
-        name, b"%d" % len(body) if length is None else length, body)
+        name,
+        b"%d" % len(body) if length is None else length,
+        body,
+    )
 
 
 ONE, TWO, THREE = message(b"1", b"v=0\r\n\r\n"), message(b"2"), message(b"3", b"\r\n\r\nINFO sip:x SIP/2.0\r\n\r\n")
@@ -44,9 +47,9 @@ def test_messages_across_and_within_chunks() -> None:
     stream = ONE + TWO + THREE
     framer = Framer()
     assert framer.feed(stream[:30]) == []
-    assert framer.feed(stream[30:len(ONE) + 10]) == [ONE]
+    assert framer.feed(stream[30 : len(ONE) + 10]) == [ONE]
     assert framer.pending == 10
-    assert framer.feed(stream[len(ONE) + 10:]) == [TWO, THREE]
+    assert framer.feed(stream[len(ONE) + 10 :]) == [TWO, THREE]
     assert (framer.pending, framer.dropped, framer.error) == (0, 0, None)
 
 
@@ -80,20 +83,23 @@ def test_equal_content_lengths_can_be_followed() -> None:
     assert run([raw + TWO]).messages == [raw, TWO]
 
 
-@pytest.mark.parametrize(("bad", "place", "offset"), [
-    (message(b"x", length=b"-999"), "Content-Length", 0),
-    (message(b"x", length=b"x"), "Content-Length", 0),
-    (message(b"x", length=b"1, 1"), "Content-Length", 0),
-    (message(b"x", length=b""), "Content-Length", 0),
-    (message(b"x", length=b"1\r\nl: 2"), "Content-Length", 0),
-    (message(b"x", length=b"1\r\nl: y"), "Content-Length", 0),
-    (b"INFO sip:a SIP/2.0\r\nX: y\r\n\r\n", "Content-Length", 0),
-    (message(b"x", length=b"65536"), "body", 0),
-    (message(b"x", length=b"9" * 5000), "body", 0),
-    (b"GET / HTTP/1.1\r\n\r\n", "start-line", 6),
-    (b"INFO sip:a SIP/2.0 \r\n\r\n", "start-line", 18),
-    (b"\x16\x03\x01\x02\x00" * 20 + b"\n", "start-line", 0),
-])
+@pytest.mark.parametrize(
+    ("bad", "place", "offset"),
+    [
+        (message(b"x", length=b"-999"), "Content-Length", 0),
+        (message(b"x", length=b"x"), "Content-Length", 0),
+        (message(b"x", length=b"1, 1"), "Content-Length", 0),
+        (message(b"x", length=b""), "Content-Length", 0),
+        (message(b"x", length=b"1\r\nl: 2"), "Content-Length", 0),
+        (message(b"x", length=b"1\r\nl: y"), "Content-Length", 0),
+        (b"INFO sip:a SIP/2.0\r\nX: y\r\n\r\n", "Content-Length", 0),
+        (message(b"x", length=b"65536"), "body", 0),
+        (message(b"x", length=b"9" * 5000), "body", 0),
+        (b"GET / HTTP/1.1\r\n\r\n", "start-line", 6),
+        (b"INFO sip:a SIP/2.0 \r\n\r\n", "start-line", 18),
+        (b"\x16\x03\x01\x02\x00" * 20 + b"\n", "start-line", 0),
+    ],
+)
 def test_stream_in_path_is_closed_at_what_cannot_be_followed(bad: bytes, place: str, offset: int) -> None:
     framer = Framer()
     assert framer.feed(ONE + bad + TWO) == [ONE]
@@ -105,10 +111,16 @@ def test_stream_in_path_is_closed_at_what_cannot_be_followed(bad: bytes, place: 
         framer.feed(TWO)
 
 
-@pytest.mark.parametrize("bad", [
-    message(b"x", length=b"-999"), message(b"x", length=b"1\r\nl: 2"), b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
-    b"\x16\x03\x01\x02\x00" * 20 + b"\n", b"m=audio 1 RTP/AVP 0\r\na=x\r\n\r\n",
-])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        message(b"x", length=b"-999"),
+        message(b"x", length=b"1\r\nl: 2"),
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"\x16\x03\x01\x02\x00" * 20 + b"\n",
+        b"m=audio 1 RTP/AVP 0\r\na=x\r\n\r\n",
+    ],
+)
 def test_capture_drops_and_counts_what_cannot_be_followed(bad: bytes) -> None:
     result = run([ONE + bad + TWO], resync=True)
     assert (result.messages, result.dropped, result.error) == ([ONE, TWO], len(bad), "")
@@ -180,15 +192,31 @@ def test_memory_is_bounded_whatever_never_ends(endless: bytes) -> None:
 
 
 PIECES = (
-    ONE, TWO, THREE, b"\r\n", b"\r\n\r\n", b"\n", b"\r", b"garbage", b"garbage\n", b"INFO sip:a SIP/2.0\r\n",
-    b"SIP/2.0 200 OK\r\n", b"l: 5\r\n", b"l: -1\r\n", b"Content-Length: 3\n", b" folded\r\n",
-    message(b"x", length=b"300"), b"x" * 80, b"ab: cd\r\n" * 20,
+    ONE,
+    TWO,
+    THREE,
+    b"\r\n",
+    b"\r\n\r\n",
+    b"\n",
+    b"\r",
+    b"garbage",
+    b"garbage\n",
+    b"INFO sip:a SIP/2.0\r\n",
+    b"SIP/2.0 200 OK\r\n",
+    b"l: 5\r\n",
+    b"l: -1\r\n",
+    b"Content-Length: 3\n",
+    b" folded\r\n",
+    message(b"x", length=b"300"),
+    b"x" * 80,
+    b"ab: cd\r\n" * 20,
 )
 
 
 @given(st.lists(st.sampled_from(PIECES), max_size=12), st.booleans(), st.data())
-def test_result_does_not_depend_on_how_the_stream_is_cut(pieces: list[bytes], resync: bool,
-                                                         data: st.DataObject) -> None:
+def test_result_does_not_depend_on_how_the_stream_is_cut(
+    pieces: list[bytes], resync: bool, data: st.DataObject
+) -> None:
     stream = b"".join(pieces)
     cuts = sorted(data.draw(st.sets(st.integers(0, len(stream)), max_size=20)))
     chunks = [stream[begin:end] for begin, end in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
@@ -207,13 +235,12 @@ def test_every_cut_in_two_and_three_gives_the_same() -> None:
             assert run([stream[:first], stream[first:second], stream[second:]], resync=resync) == whole
 
 
-@given(st.lists(st.tuples(st.binary(max_size=60), st.sampled_from([b"", b"\r\n", b"\r\n\r\n"])), max_size=6),
-       st.data())
+@given(st.lists(st.tuples(st.binary(max_size=60), st.sampled_from([b"", b"\r\n", b"\r\n\r\n"])), max_size=6), st.data())
 def test_messages_come_out_as_they_went_in(parts: list[tuple[bytes, bytes]], data: st.DataObject) -> None:
     sent = [message(b"%d" % number, body) for number, (body, _) in enumerate(parts)]
     stream = b"".join(raw + between for raw, (_, between) in zip(sent, parts, strict=True))
     size = data.draw(st.integers(1, 50))
-    chunks = [stream[at:at + size] for at in range(0, len(stream), size)]
+    chunks = [stream[at : at + size] for at in range(0, len(stream), size)]
     for resync in (False, True):
         result = run(chunks, resync=resync)
         assert (result.messages, result.dropped, result.error) == (sent, 0, "")
@@ -223,14 +250,25 @@ def seconds(stream: bytes, size: int, resync: bool) -> float:
     framer = Framer(resync=resync)
     started = time.perf_counter()
     for at in range(0, len(stream), size):
-        framer.feed(stream[at:at + size])
+        framer.feed(stream[at : at + size])
     return time.perf_counter() - started
 
 
-@pytest.mark.parametrize("unit", [
-    b"\r\n", b"x", b"INFO ", b"SIP/2.0 200 ", b"l:1\r\n", b"INFO sip:a SIP/2.0\n", b"INFO sip:a SIP/2.0\nl:",
-    b"INFO sip:a SIP/2.0\nl:1\n", message(b"1", b"x" * 100), message(b"x", length=b"-1"),
-])
+@pytest.mark.parametrize(
+    "unit",
+    [
+        b"\r\n",
+        b"x",
+        b"INFO ",
+        b"SIP/2.0 200 ",
+        b"l:1\r\n",
+        b"INFO sip:a SIP/2.0\n",
+        b"INFO sip:a SIP/2.0\nl:",
+        b"INFO sip:a SIP/2.0\nl:1\n",
+        message(b"1", b"x" * 100),
+        message(b"x", length=b"-1"),
+    ],
+)
 def test_time_is_linear_in_the_bytes(unit: bytes) -> None:
     # A search that starts anew with every byte would need 10^10 steps for these 300 kB: minutes, not seconds.
     stream = unit * (300_000 // len(unit))

@@ -20,9 +20,16 @@ def test_request_in_its_parts() -> None:
     assert (message.method, message.request_uri) == ("INVITE", b"sip:+13035550199@sbc.example.net;user=phone")
     assert (message.status, message.phrase) == (0, b"")
     assert [row.name for row in message.rows] == [
-        b"Via", b"Max-Forwards", b"From", b"To", b"Call-ID", b"CSeq", b"Content-Length"]
+        b"Via",
+        b"Max-Forwards",
+        b"From",
+        b"To",
+        b"Call-ID",
+        b"CSeq",
+        b"Content-Length",
+    ]
     assert message.body == b"v=0\n"
-    assert REQUEST[message.body_offset:] == message.body
+    assert REQUEST[message.body_offset :] == message.body
     assert not message.defects
 
 
@@ -42,7 +49,7 @@ def test_rows_keep_their_bytes_and_lose_their_folds() -> None:
     assert message.header("subject") == message.header("S") == [b"one two three", b"four"]
     row = next(row for row in message.rows if row.key == b"subject")
     assert row.raw == b"Subject:  one \r\n  two\r\n\tthree  \r\n"
-    assert raw[row.offset:row.offset + len(row.raw)] == row.raw
+    assert raw[row.offset : row.offset + len(row.raw)] == row.raw
 
 
 def test_value_on_the_next_line_and_folds_of_blanks_only() -> None:
@@ -85,12 +92,25 @@ def test_start_line_alone_is_a_message_with_defects() -> None:
     assert message.body_offset == len(message.raw)
 
 
-@pytest.mark.parametrize("raw", [
-    b"", b"\r\n\r\n", b"\x00" * 40, b"INVITE\r\n\r\n", b"INVITE sip:a@b\r\n\r\n", b"INVITE sip:a@b SIP/2.0 \r\n\r\n",
-    b"INVITE  sip:a@b SIP/2.0\r\n\r\n", b"INVITE <sip:a@b> SIP/2.0\r\n\r\n", b"INVITE sip:a@b SIP/3.0\r\n\r\n",
-    b"IN(ITE sip:a@b SIP/2.0\r\n\r\n", b"SIP/2.0 99 x\r\n\r\n", b"SIP/2.0 700 x\r\n\r\n", b"SIP/2.0 2000 x\r\n\r\n",
-    b"GET / HTTP/1.1\r\n\r\n",
-])
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"\r\n\r\n",
+        b"\x00" * 40,
+        b"INVITE\r\n\r\n",
+        b"INVITE sip:a@b\r\n\r\n",
+        b"INVITE sip:a@b SIP/2.0 \r\n\r\n",
+        b"INVITE  sip:a@b SIP/2.0\r\n\r\n",
+        b"INVITE <sip:a@b> SIP/2.0\r\n\r\n",
+        b"INVITE sip:a@b SIP/3.0\r\n\r\n",
+        b"IN(ITE sip:a@b SIP/2.0\r\n\r\n",
+        b"SIP/2.0 99 x\r\n\r\n",
+        b"SIP/2.0 700 x\r\n\r\n",
+        b"SIP/2.0 2000 x\r\n\r\n",
+        b"GET / HTTP/1.1\r\n\r\n",
+    ],
+)
 def test_bytes_without_a_usable_start_line_are_refused(raw: bytes) -> None:
     with pytest.raises(ParseError) as refusal:
         parse(raw)
@@ -153,8 +173,9 @@ def test_first_content_length_counts_and_the_second_is_a_defect() -> None:
 
 
 def test_addresses_of_a_list_come_from_rows_and_commas_in_order() -> None:
-    message = parse(request(b'P-Asserted-Identity: "a, b" <sip:1@x>, <tel:+12015550123>',
-                            b"p-asserted-identity: sip:3@x"))
+    message = parse(
+        request(b'P-Asserted-Identity: "a, b" <sip:1@x>, <tel:+12015550123>', b"p-asserted-identity: sip:3@x")
+    )
     assert [a.uri for a in message.addresses("P-Asserted-Identity")] == [b"sip:1@x", b"tel:+12015550123", b"sip:3@x"]
 
 
@@ -177,9 +198,18 @@ def test_changed_row_leaves_the_others_byte_for_byte() -> None:
     assert message.with_rows(rows).serialise() == REQUEST.replace(b"Max-Forwards: 70", b"Max-Forwards: 69")
 
 
-@pytest.mark.parametrize(("name", "value"), [
-    ("X", "a\r\nVia: evil"), ("X", "a\nb"), ("X", "a\x00"), ("X Y", "a"), ("", "a"), ("Übel", "a"), ("X:", "a"),
-])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("X", "a\r\nVia: evil"),
+        ("X", "a\nb"),
+        ("X", "a\x00"),
+        ("X Y", "a"),
+        ("", "a"),
+        ("Übel", "a"),
+        ("X:", "a"),
+    ],
+)
 def test_row_of_our_own_cannot_begin_another_row(name: str, value: str) -> None:
     with pytest.raises(ValueError, match=r"token|control character"):
         make_row(name, value)
@@ -211,5 +241,5 @@ def test_parsing_and_writing_gives_the_same_bytes(written: Written, data: st.Dat
 def test_any_bytes_behind_a_start_line_are_read_and_nothing_is_lost(rest: bytes) -> None:
     raw = b"INVITE sip:a@b SIP/2.0\r\n" + rest
     message = parse(raw)
-    assert message.start_line + b"".join(row.raw for row in message.rows) + message.blank == raw[:message.body_offset]
+    assert message.start_line + b"".join(row.raw for row in message.rows) + message.blank == raw[: message.body_offset]
     assert all(0 <= defect.offset <= len(raw) for defect in message.defects)

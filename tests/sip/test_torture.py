@@ -61,39 +61,61 @@ def test_rfc4475_valid_messages_have_no_defect(shared_data: Path) -> None:
 
 
 def test_rfc4475_messages_that_are_only_wrong_in_meaning_are_not_called_malformed(shared_data: Path) -> None:
-    for name in ("badbranch", "unksm2", "bext01", "invut", "regaut01", "zeromf", "cparam01", "cparam02", "regescrt",
-                 "sdp01", "inv2543"):
+    for name in (
+        "badbranch",
+        "unksm2",
+        "bext01",
+        "invut",
+        "regaut01",
+        "zeromf",
+        "cparam01",
+        "cparam02",
+        "regescrt",
+        "sdp01",
+        "inv2543",
+    ):
         assert torture(shared_data, name).defects == (), name
 
 
-@pytest.mark.parametrize(("name", "places"), [
-    ("badinv01", {"Via", "Contact"}),
-    ("clerr", {"Content-Length"}),
-    ("ncl", {"Content-Length"}),
-    ("scalar02", {"CSeq", "Max-Forwards", "Expires", "Contact"}),
-    ("scalarlg", {"CSeq", "Retry-After"}),
-    ("quotbal", {"To"}),
-    ("escruri", {"request-uri"}),
-    ("baddate", {"Date"}),
-    ("regbadct", {"Contact"}),
-    ("badaspec", {"To"}),
-    ("baddn", {"From", "To", "headers"}),  # the file lacks its last line
-    ("mismatch01", {"CSeq"}),
-    ("mismatch02", {"CSeq"}),
-    ("insuf", {"Call-ID", "From", "To"}),
-    ("unkscm", {"request-uri"}),
-    ("novelsc", {"request-uri"}),
-    ("multi01", {"Call-ID", "To", "From", "CSeq", "Max-Forwards"}),
-    ("mcl01", {"Content-Length"}),
-    ("bcast", {"Via"}),
-])
+@pytest.mark.parametrize(
+    ("name", "places"),
+    [
+        ("badinv01", {"Via", "Contact"}),
+        ("clerr", {"Content-Length"}),
+        ("ncl", {"Content-Length"}),
+        ("scalar02", {"CSeq", "Max-Forwards", "Expires", "Contact"}),
+        ("scalarlg", {"CSeq", "Retry-After"}),
+        ("quotbal", {"To"}),
+        ("escruri", {"request-uri"}),
+        ("baddate", {"Date"}),
+        ("regbadct", {"Contact"}),
+        ("badaspec", {"To"}),
+        ("baddn", {"From", "To", "headers"}),  # the file lacks its last line
+        ("mismatch01", {"CSeq"}),
+        ("mismatch02", {"CSeq"}),
+        ("insuf", {"Call-ID", "From", "To"}),
+        ("unkscm", {"request-uri"}),
+        ("novelsc", {"request-uri"}),
+        ("multi01", {"Call-ID", "To", "From", "CSeq", "Max-Forwards"}),
+        ("mcl01", {"Content-Length"}),
+        ("bcast", {"Via"}),
+    ],
+)
 def test_rfc4475_defect_is_found_where_it_is(shared_data: Path, name: str, places: set[str]) -> None:
     assert {defect.place for defect in torture(shared_data, name).defects} == places
 
 
-@pytest.mark.parametrize(("name", "offset"), [
-    ("ltgtruri", 7), ("lwsruri", 28), ("lwsstart", 7), ("trws", 45), ("badvers", 33), ("bigcode", 8),
-])
+@pytest.mark.parametrize(
+    ("name", "offset"),
+    [
+        ("ltgtruri", 7),
+        ("lwsruri", 28),
+        ("lwsstart", 7),
+        ("trws", 45),
+        ("badvers", 33),
+        ("bigcode", 8),
+    ],
+)
 def test_rfc4475_start_line_is_refused_at_the_byte(shared_data: Path, name: str, offset: int) -> None:
     with pytest.raises(ParseError) as refusal:
         torture(shared_data, name)
@@ -115,7 +137,8 @@ def test_short_tortuous_invite(shared_data: Path) -> None:
     assert message.header("Subject") == [b""]
     assert message.header("NewFangledHeader") == [b"newfangled value continued newfangled value"]
     assert [a.uri for a in message.addresses("Route")] == [
-        b"sip:services.example.com;lr;unknownwith=value;unknown-no-value"]
+        b"sip:services.example.com;lr;unknownwith=value;unknown-no-value"
+    ]
     assert message.addresses("m")[0].display == b'Quoted string ""'
     assert [row.name for row in message.rows if row.key == b"via"] == [b"Via", b"v"]
 
@@ -132,7 +155,9 @@ def test_escapes_are_escapes_only_in_uris(shared_data: Path) -> None:
     message = torture(shared_data, "esc02")
     assert message.method == "RE%47IST%45R"
     assert [a.uri for a in message.addresses("Contact")] == [
-        b"sip:alias1@host1.example.com", b"sip:alias3@host3.example.com"]
+        b"sip:alias1@host1.example.com",
+        b"sip:alias3@host3.example.com",
+    ]
     assert torture(shared_data, "esc01").addresses("Contact")[0].parsed_uri().subscriber == b"caller"
     assert torture(shared_data, "escnull").addresses("Contact")[1].parsed_uri().subscriber == b"\x00\x00"
 
@@ -199,8 +224,12 @@ def test_rfc5118_received_parameters(shared_data: Path) -> None:
 
 
 def seeds(shared_data: Path) -> list[Path]:
-    found = [path for folder in ("kamailio-misc", "pjsip-seeds", "belle-sip-afl", "rfc4475", "rfc5118")
-             for path in sorted((shared_data / "sip" / folder).rglob("*")) if path.is_file()]
+    found = [
+        path
+        for folder in ("kamailio-misc", "pjsip-seeds", "belle-sip-afl", "rfc4475", "rfc5118")
+        for path in sorted((shared_data / "sip" / folder).rglob("*"))
+        if path.is_file()
+    ]
     assert len(found) > 100
     return found
 
