@@ -183,7 +183,8 @@ class Screening:
     def _admit(self, limits: LimitStage, attempt: CallAttempt, now: float) -> None:
         keys = limits.admit(now)
         if keys:
-            self.sessions.open(attempt.message.call_id, attempt.message.from_tag, keys, now)
+            message = attempt.message
+            self.sessions.open(message.call_id, message.from_tag, keys, now, message.branch)
 
 
 def _numbers(attempt: CallAttempt) -> int:

@@ -138,6 +138,15 @@ def test_sessions_are_held_until_the_call_ends() -> None:
     assert screen(screening, invite(), NOW + 2).verdict.action is ALLOW
 
 
+def test_the_482_to_a_fork_does_not_end_the_call() -> None:
+    screening = Screening(policy(one_limit(sessions=1)))
+    screen(screening, invite(call_id="c", branch="z9hG4bKa"))
+    fork = invite(call_id="c", branch="z9hG4bKb")
+    assert screen(screening, fork).seen is Seen.MERGED
+    screening.handle(observe(response(fork, 482), NOW, SBC), NOW + 1)
+    assert screen(screening, invite(), NOW + 2).verdict.action is not ALLOW
+
+
 def test_a_retry_after_a_challenge_is_the_same_attempt() -> None:
     screening = Screening(policy(one_limit(rate=1, burst=1)))
     first = invite(call_id="c@a.example.net", cseq=1)
@@ -256,6 +265,13 @@ def test_a_provider_block_binds_from_its_date_on() -> None:
     assert screen(screening, invite(), start - 1).verdict.action is ALLOW
     verdict = screen(screening, invite(), start).verdict
     assert verdict.why == "provider shady is blocked since 2027-01-15 (FDO DA 00-1)"
+
+
+def test_a_trunk_whose_own_block_is_over_is_still_blocked_through_its_provider() -> None:
+    message = pb.Policy(trunks=[pb.Trunk(id="peer", sources=[PEER], upstream="shady")])
+    message.provider_block.blocks.add(trunk="peer", ends_at="2020-01-01T00:00:00Z")
+    message.provider_block.blocks.add(upstream="shady")
+    assert screen(Screening(policy(message)), invite()).verdict.category is Category.PROVIDER_BLOCK
 
 
 def test_a_subscriber_refuses_its_own_callers_with_607() -> None:

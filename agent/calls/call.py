@@ -92,8 +92,20 @@ NO_DIALOGS: Final[dict[bytes, bool]] = {}
 class Call:
     """One call: its INVITEs and dialogs, and what the table of calls keeps with it."""
 
-    __slots__ = ("answered", "deadline", "dialogs", "done", "due", "key", "keys", "opened", "pending",
-                 "reservations", "state", "talking")
+    __slots__ = (
+        "answered",
+        "deadline",
+        "dialogs",
+        "done",
+        "due",
+        "key",
+        "keys",
+        "opened",
+        "pending",
+        "reservations",
+        "state",
+        "talking",
+    )
 
     key: int
     keys: Sequence[Hashable]  # of all its reservations

@@ -58,11 +58,13 @@ class SessionTable:
     `now` is in seconds of a monotonic clock; for one that goes backwards, time stands still here.
     """
 
-    def __init__(self, capacity: int = CAPACITY, setup_seconds: float = SETUP_SECONDS,
-                 max_seconds: float = MAX_SECONDS) -> None:
+    def __init__(
+        self, capacity: int = CAPACITY, setup_seconds: float = SETUP_SECONDS, max_seconds: float = MAX_SECONDS
+    ) -> None:
         if capacity < 1 or not (0.0 < setup_seconds < float("inf") and 0.0 < max_seconds < float("inf")):
-            raise ValueError(f"capacity {capacity}, setup_seconds {setup_seconds} and max_seconds {max_seconds} "
-                             "must be positive")
+            raise ValueError(
+                f"capacity {capacity}, setup_seconds {setup_seconds} and max_seconds {max_seconds} must be positive"
+            )
         self.in_progress = 0  # admitted INVITEs whose call is not over
         self.answered = 0  # calls that were answered, ever
         self.expired = 0  # calls that the clock ended, ever
@@ -74,8 +76,12 @@ class SessionTable:
         settle_ticks = _ticks(SETTLE_SECONDS)
         self._setup_ticks = _ticks(setup_seconds)
         self._max_ticks = _ticks(max_seconds)
-        self._lasts = {State.SETUP: self._setup_ticks, State.CHALLENGED: settle_ticks,
-                       State.CANCELLED: settle_ticks, State.ANSWERED: self._max_ticks}
+        self._lasts = {
+            State.SETUP: self._setup_ticks,
+            State.CHALLENGED: settle_ticks,
+            State.CANCELLED: settle_ticks,
+            State.ANSWERED: self._max_ticks,
+        }
         self._clock = Ticks(TICK_SECONDS, longest=max(self._lasts.values()))  # which ends every call
         # Keys of calls by the tick at which to look at them, and those ticks as a heap. Each call is in it at its
         # tick `due`. Keys of calls that ended or moved stay, at eight bytes each, until their tick comes.
@@ -91,8 +97,9 @@ class SessionTable:
         """A copy of every count; zeros are not kept."""
         return dict(self._counts)
 
-    def open(self, call_id: bytes, from_tag: bytes, keys: tuple[Hashable, ...], now: float,
-             branch: bytes = ANY_BRANCH) -> None:
+    def open(
+        self, call_id: bytes, from_tag: bytes, keys: tuple[Hashable, ...], now: float, branch: bytes = ANY_BRANCH
+    ) -> None:
         """Count an admitted INVITE under every key until its call is over.
 
         `branch` is that of its topmost Via. With it, a final response to this INVITE is told from one to a fork

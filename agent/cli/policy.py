@@ -40,8 +40,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     form.add_argument("--json", action="store_true", help="as JSON (sbcedge.policy.v1.Policy)")
     form.add_argument("--toml", action="store_true", help="as a policy file")
     init = actions.add_parser("init", help=INIT, description=f"{INIT.capitalize()}.")
-    init.add_argument("file", nargs="?", default="policy.toml", metavar="FILE",
-                      help="where to write it, - for stdout (default: policy.toml)")
+    init.add_argument(
+        "file",
+        nargs="?",
+        default="policy.toml",
+        metavar="FILE",
+        help="where to write it, - for stdout (default: policy.toml)",
+    )
     init.add_argument("--force", action="store_true", help="replace a file that is there")
 
 
@@ -54,8 +59,13 @@ def run(args: argparse.Namespace) -> int:
     except ConfigError as error:
         errors = error.errors if isinstance(error, ConfigErrors) else (error,)
         if args.json:
-            print_json({"file": str(args.file), "ok": False,
-                        "errors": [{"field": e.field, "reason": e.reason} for e in errors]})
+            print_json(
+                {
+                    "file": str(args.file),
+                    "ok": False,
+                    "errors": [{"field": e.field, "reason": e.reason} for e in errors],
+                }
+            )
         else:
             _complain_of(args.file, errors)
         return BAD_INPUT
@@ -96,8 +106,9 @@ def _show(args: argparse.Namespace) -> int:
     message, policy = read_policy(args.file), load_policy(args.file)
     full = with_defaults(message, policy)
     if args.json:
-        shown: dict[str, Any] = MessageToDict(full, preserving_proto_field_name=True,
-                                              always_print_fields_with_no_presence=True)
+        shown: dict[str, Any] = MessageToDict(
+            full, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+        )
         print_json(shown)
     elif args.toml:
         sys.stdout.write(to_toml(full))

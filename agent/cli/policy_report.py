@@ -34,8 +34,17 @@ def title(message: pb.Policy) -> str:
 
 def trunk_rows(message: pb.Policy) -> list[Sequence[str]]:
     """Trunk, addresses, customer, upstream, country, trust."""
-    return [(t.id, " ".join(t.sources), t.customer, t.upstream, t.default_country,
-             "trusted" if t.trust_asserted_identity else "not trusted") for t in message.trunks]
+    return [
+        (
+            t.id,
+            " ".join(t.sources),
+            t.customer,
+            t.upstream,
+            t.default_country,
+            "trusted" if t.trust_asserted_identity else "not trusted",
+        )
+        for t in message.trunks
+    ]
 
 
 def rule_rows(message: pb.Policy, policy: Policy) -> list[Row]:
@@ -86,8 +95,12 @@ def _caller_id(message: pb.Policy, policy: Policy) -> Row:
 
 def _limits(message: pb.Policy, policy: Policy) -> list[Row]:
     specs = {spec.name: spec for spec in policy.limits}
-    return [_row(limit.name, specs[limit.name].rule, _limit(specs[limit.name])) if limit.name in specs
-            else (limit.name, OFF, "", "") for limit in message.limits]
+    return [
+        _row(limit.name, specs[limit.name].rule, _limit(specs[limit.name]))
+        if limit.name in specs
+        else (limit.name, OFF, "", "")
+        for limit in message.limits
+    ]
 
 
 def _limit(spec: LimitSpec) -> str:

@@ -268,7 +268,12 @@ def _may_be_quoted(value: object) -> bool:
 
 def _kind(value: object) -> str:
     kinds: tuple[tuple[type | tuple[type, ...], str], ...] = (
-        (bool, "true or false"), (int, "a whole number"), (float, "a number with a fraction"), (str, "a string"),
-        (Mapping, "a table"), (list, "an array"), ((date, time), "a date or time"),
+        (bool, "true or false"),
+        (int, "a whole number"),
+        (float, "a number with a fraction"),
+        (str, "a string"),
+        (Mapping, "a table"),
+        (list, "an array"),
+        ((date, time), "a date or time"),
     )
     return next((name for kind, name in kinds if isinstance(value, kind)), type(value).__name__)

@@ -48,24 +48,33 @@ def test_a_copy_of_the_retry_gets_the_answer_of_the_retry_and_not_of_the_first()
 
 def test_a_fork_is_merged() -> None:
     assert sightings(AttemptTable(), [INVITE, INVITE.but(branch=b"z9hG4bK2"), INVITE.but(branch=b"z9hG4bK3")]) == [
-        Seen.NEW, Seen.MERGED, Seen.MERGED]
+        Seen.NEW,
+        Seen.MERGED,
+        Seen.MERGED,
+    ]
 
 
 def test_a_fork_of_the_retry_is_merged_too() -> None:
     retry = INVITE.but(cseq=2, branch=b"z9hG4bK2")
     assert sightings(AttemptTable(), [INVITE, retry, retry.but(branch=b"z9hG4bK3")]) == [
-        Seen.NEW, Seen.CONTINUATION, Seen.MERGED]
+        Seen.NEW,
+        Seen.CONTINUATION,
+        Seen.MERGED,
+    ]
 
 
 def test_a_fork_by_another_proxy_with_the_same_branch_is_merged() -> None:
     assert sightings(AttemptTable(), [INVITE, INVITE.but(sent_by=b"192.0.2.11:5060")]) == [Seen.NEW, Seen.MERGED]
 
 
-@pytest.mark.parametrize("changes", [
-    {"call_id": b"call-2"},
-    {"from_tag": b"caller-2"},
-    {"from_tag": b""},
-])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"call_id": b"call-2"},
+        {"from_tag": b"caller-2"},
+        {"from_tag": b""},
+    ],
+)
 def test_other_identifiers_are_another_attempt(changes: dict[str, object]) -> None:
     assert sightings(AttemptTable(), [INVITE, INVITE.but(**changes)]) == [Seen.NEW, Seen.NEW]
 
@@ -73,21 +82,31 @@ def test_other_identifiers_are_another_attempt(changes: dict[str, object]) -> No
 def test_the_same_call_id_from_two_trunks_is_two_attempts() -> None:
     table = AttemptTable()
     assert [table.observe(trunk, INVITE, 0.0).seen for trunk in ("one", "two", "one")] == [
-        Seen.NEW, Seen.NEW, Seen.RETRANSMISSION]
+        Seen.NEW,
+        Seen.NEW,
+        Seen.RETRANSMISSION,
+    ]
 
 
 def test_an_empty_tag_is_not_confused_with_the_field_beside_it() -> None:
     """No identifier may slide into its neighbour: "ab" + "" is not "a" + "b"."""
-    assert sightings(AttemptTable(), [INVITE.but(call_id=b"ab", from_tag=b""), INVITE.but(call_id=b"a", from_tag=b"b")]
-                     ) == [Seen.NEW, Seen.NEW]
+    assert sightings(
+        AttemptTable(), [INVITE.but(call_id=b"ab", from_tag=b""), INVITE.but(call_id=b"a", from_tag=b"b")]
+    ) == [Seen.NEW, Seen.NEW]
 
 
 def test_rfc_2543_peer_without_branch_and_tag_is_matched_by_request_uri_cseq_and_via() -> None:
     old = INVITE.but(branch=b"", from_tag=b"")
-    assert sightings(AttemptTable(), [
-        old, old, old.but(cseq=2), old.but(request_uri=b"sip:+13035550198@sbc.example.net"),
-        old.but(from_uri=b"sip:+12015550124@a.example.com"),
-    ]) == [Seen.NEW, Seen.RETRANSMISSION, Seen.CONTINUATION, Seen.MERGED, Seen.NEW]
+    assert sightings(
+        AttemptTable(),
+        [
+            old,
+            old,
+            old.but(cseq=2),
+            old.but(request_uri=b"sip:+13035550198@sbc.example.net"),
+            old.but(from_uri=b"sip:+12015550124@a.example.com"),
+        ],
+    ) == [Seen.NEW, Seen.RETRANSMISSION, Seen.CONTINUATION, Seen.MERGED, Seen.NEW]
 
 
 def test_an_attempt_is_remembered_for_its_lifetime_after_the_last_copy_and_then_forgotten() -> None:
@@ -135,8 +154,8 @@ def test_forgetting_the_expired_is_not_an_overflow() -> None:
 def test_ten_thousand_uses_of_one_call_id_are_excess_and_count() -> None:
     table = AttemptTable()
     seen = [table.observe("peer", INVITE.but(cseq=n, branch=b"z9hG4bK%d" % n), n * 0.001).seen for n in range(10_000)]
-    assert seen[:FOLLOW_UPS + 1] == [Seen.NEW] + [Seen.CONTINUATION] * FOLLOW_UPS
-    assert set(seen[FOLLOW_UPS + 1:]) == {Seen.EXCESS}
+    assert seen[: FOLLOW_UPS + 1] == [Seen.NEW] + [Seen.CONTINUATION] * FOLLOW_UPS
+    assert set(seen[FOLLOW_UPS + 1 :]) == {Seen.EXCESS}
     assert sum(s.counts for s in seen) == 10_000 - FOLLOW_UPS
 
 
@@ -174,15 +193,19 @@ def test_a_finished_transaction_cannot_carry_calls_for_ever() -> None:
     assert seen.count(Seen.EXCESS) == 100 - COPIES
 
 
-@pytest.mark.parametrize("clock", [
-    [100.0, 50.0, 0.0, -1e9],
-    [100.0, float("nan"), 100.1],
-    [0.0, 1e-9, 0.0],
-])
+@pytest.mark.parametrize(
+    "clock",
+    [
+        [100.0, 50.0, 0.0, -1e9],
+        [100.0, float("nan"), 100.1],
+        [0.0, 1e-9, 0.0],
+    ],
+)
 def test_a_clock_that_goes_wrong_forgets_nothing(clock: list[float]) -> None:
     table = AttemptTable()
-    assert [table.observe("peer", INVITE, now).seen for now in clock] == [
-        Seen.NEW] + [Seen.RETRANSMISSION] * (len(clock) - 1)
+    assert [table.observe("peer", INVITE, now).seen for now in clock] == [Seen.NEW] + [Seen.RETRANSMISSION] * (
+        len(clock) - 1
+    )
 
 
 def test_a_clock_that_jumped_ahead_and_back_goes_on_expiring() -> None:
@@ -213,17 +236,21 @@ def test_an_attempt_costs_at_most_300_bytes() -> None:
 
 
 @given(
-    steps=st.lists(st.tuples(
-        st.sampled_from([0.0, 0.3, 6.0, 21.0, -5.0]),
-        st.sampled_from(["one", "two"]),
-        st.integers(0, 3),  # Call-ID
-        st.integers(1, 4),  # CSeq
-        st.integers(0, 3),  # branch
-    ), max_size=150),
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from([0.0, 0.3, 6.0, 21.0, -5.0]),
+            st.sampled_from(["one", "two"]),
+            st.integers(0, 3),  # Call-ID
+            st.integers(1, 4),  # CSeq
+            st.integers(0, 3),  # branch
+        ),
+        max_size=150,
+    ),
     capacity=st.sampled_from([3, 1000]),
 )
 def test_every_call_is_counted_and_the_bookkeeping_holds(
-        steps: list[tuple[float, str, int, int, int]], capacity: int) -> None:
+    steps: list[tuple[float, str, int, int, int]], capacity: int
+) -> None:
     """Against a model without clocks' granularity: whatever is forgotten too late or too early is in its bounds."""
     table = AttemptTable(capacity)
     now = elapsed = 0.0

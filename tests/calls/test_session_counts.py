@@ -220,8 +220,12 @@ class AnyTraffic(RuleBasedStateMachine):
         message = request(method, tag, call_id=call_id)
         self.see(from_called_side(message) if back else message)
 
-    @rule(call_id=CALL_IDS, tag=TAGS, method=st.sampled_from(["BYE", "UPDATE", "CANCEL"]),
-          status=st.sampled_from([200, 408, 481, 500]))
+    @rule(
+        call_id=CALL_IDS,
+        tag=TAGS,
+        method=st.sampled_from(["BYE", "UPDATE", "CANCEL"]),
+        status=st.sampled_from([200, 408, 481, 500]),
+    )
     def other_response(self, call_id: bytes, tag: bytes, method: str, status: int) -> None:
         self.see(response(status, tag, call_id=call_id, cseq_method=method, branch=b"z9hG4bKother"))
 
@@ -270,10 +274,15 @@ TestAnyTraffic = AnyTraffic.TestCase
 TestAnyTraffic.settings = settings(max_examples=400, stateful_step_count=50)
 
 
-@given(steps=st.lists(st.tuples(st.sampled_from(["open", "open", "ok", "bye", "no", "wait"]), st.integers(0, 30)),
-                      max_size=200), capacity=st.integers(1, 6))
+@given(
+    steps=st.lists(
+        st.tuples(st.sampled_from(["open", "open", "ok", "bye", "no", "wait"]), st.integers(0, 30)), max_size=200
+    ),
+    capacity=st.integers(1, 6),
+)
 def test_counts_equal_open_calls_times_keys_also_when_the_table_overflows(
-        steps: list[tuple[str, int]], capacity: int) -> None:
+    steps: list[tuple[str, int]], capacity: int
+) -> None:
     table = SessionTable(capacity, SETUP, LONGEST)
     keys = ("trunk", "customer", "called")
     now = 0.0

@@ -361,8 +361,10 @@ def test_every_transition_leads_somewhere_and_nothing_follows_the_end() -> None:
     assert set(TRANSITIONS.values()) == set(State)
 
 
-@pytest.mark.parametrize(("capacity", "setup", "longest"), [
-    (0, 1.0, 1.0), (1, 0.0, 1.0), (1, 1.0, -1.0), (1, float("nan"), 1.0), (1, 1.0, float("inf"))])
+@pytest.mark.parametrize(
+    ("capacity", "setup", "longest"),
+    [(0, 1.0, 1.0), (1, 0.0, 1.0), (1, 1.0, -1.0), (1, float("nan"), 1.0), (1, 1.0, float("inf"))],
+)
 def test_bounds_must_be_positive(capacity: int, setup: float, longest: float) -> None:
     with pytest.raises(ValueError, match="must be positive"):
         SessionTable(capacity, setup, longest)

@@ -48,8 +48,16 @@ def test_list_is_built_and_described(tmp_path: Path, source: Path, capsys: pytes
         "list": str(path),
         "generation": 1,
         "bytes": path.stat().st_size,
-        "counts": {"numbers": 1002, "subscriber-request": 2, "invalid": 0, "unallocated": 0, "unused": 1000,
-                   "blocks": 1, "exact": 1, "others": 1},
+        "counts": {
+            "numbers": 1002,
+            "subscriber-request": 2,
+            "invalid": 0,
+            "unallocated": 0,
+            "unused": 1000,
+            "blocks": 1,
+            "exact": 1,
+            "others": 1,
+        },
         "inputs": [{"name": str(source), "rows": 3, "expired": 0, "ignored_columns": []}],
     }
 
@@ -68,8 +76,11 @@ def test_numbers_are_looked_up(built: Path, capsys: pytest.CaptureFixture[str]) 
     assert isinstance(found, list)
     assert [entry["listed"] for entry in found] == [True, True, False, True, False, False]
     assert found[0]["hit"] == {
-        "category": "subscriber-request", "source": "registry", "asserted_by": "IRS",
-        "verified_at": "2026-01-01T00:00:00Z", "expires_at": None,
+        "category": "subscriber-request",
+        "source": "registry",
+        "asserted_by": "IRS",
+        "verified_at": "2026-01-01T00:00:00Z",
+        "expires_at": None,
     }
     assert [entry["kind"] for entry in found] == ["NANP", "NANP", "NANP", "FOREIGN", "SHORT", "NOT_A_NUMBER"]
 
@@ -89,8 +100,13 @@ def test_list_is_inspected(built: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert isinstance(shown, dict)
     assert (shown["kind"], shown["generation"], shown["first_expiry"]) == ("dno-list", 1, "2026-12-01T00:00:00Z")
     assert shown["assertions"][0] == {
-        "category": "unused", "source": "carrier", "asserted_by": "Carrier A", "verified_at": "2026-11-10T00:00:00Z",
-        "expires_at": "2026-12-01T00:00:00Z", "numbers": 1000, "holds": True,
+        "category": "unused",
+        "source": "carrier",
+        "asserted_by": "Carrier A",
+        "verified_at": "2026-11-10T00:00:00Z",
+        "expires_at": "2026-12-01T00:00:00Z",
+        "numbers": 1000,
+        "holds": True,
     }
     assert main(["dno", "inspect", str(built)]) == 0
     assert "Carrier A" in capsys.readouterr().out
@@ -166,9 +182,19 @@ def test_text_file_needs_its_ground(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["build"], ["build", "x"], ["build", "x", "--csv"], ["lookup", "x"], ["diff", "x"], ["nothing"],
-     ["build", "x", "--text", "y", "--category", "spam"], ["lookup", "x", "1", "--at", "noon"],
-     ["lookup", "x", "1", "--country", "usa"], ["lookup", "x", "1", "--at", ""]],
+    [
+        [],
+        ["build"],
+        ["build", "x"],
+        ["build", "x", "--csv"],
+        ["lookup", "x"],
+        ["diff", "x"],
+        ["nothing"],
+        ["build", "x", "--text", "y", "--category", "spam"],
+        ["lookup", "x", "1", "--at", "noon"],
+        ["lookup", "x", "1", "--country", "usa"],
+        ["lookup", "x", "1", "--at", ""],
+    ],
 )
 def test_wrong_usage_is_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     try:
@@ -270,5 +296,3 @@ def test_help_tells_the_exit_codes(command: list[str], capsys: pytest.CaptureFix
         main(["dno", *command, "--help"])
     assert stop.value.code == 0
     assert "exit codes:" in capsys.readouterr().out
-
-

@@ -15,32 +15,58 @@ def described(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[
 
 
 def test_number_is_described(capsys: pytest.CaptureFixture[str]) -> None:
-    assert described(capsys, "sip:+1201555%30123;npdi@gw") == [{
-        "input": "sip:+1201555%30123;npdi@gw",
-        "kind": "NANP",
-        "digits": "12015550123",
-        "national": "2015550123",
-        "plan": {
-            "valid": True, "reason": "555-01XX is set aside for fiction", "service": "geographic",
-            "area": "United States", "country": "US", "easily_recognisable": False,
-        },
-        "steps": [
-            "scheme sip, user part +1201555%30123",
-            "cut off: ;npdi",
-            "without escapes and visual separators: +12015550123",
-            "a + stands before the country code",
-            "a +1 number of the numbering plan",
-            "NANP: 12015550123 (555-01XX is set aside for fiction)",
-        ],
-    }]
+    assert described(capsys, "sip:+1201555%30123;npdi@gw") == [
+        {
+            "input": "sip:+1201555%30123;npdi@gw",
+            "kind": "NANP",
+            "digits": "12015550123",
+            "national": "2015550123",
+            "plan": {
+                "valid": True,
+                "reason": "555-01XX is set aside for fiction",
+                "service": "geographic",
+                "area": "United States",
+                "country": "US",
+                "easily_recognisable": False,
+            },
+            "steps": [
+                "scheme sip, user part +1201555%30123",
+                "cut off: ;npdi",
+                "without escapes and visual separators: +12015550123",
+                "a + stands before the country code",
+                "a +1 number of the numbering plan",
+                "NANP: 12015550123 (555-01XX is set aside for fiction)",
+            ],
+        }
+    ]
 
 
 def test_every_kind_has_an_answer(capsys: pytest.CaptureFixture[str]) -> None:
-    texts = ["2012340123", "2110550123", "911", "*67", "+442079460123", "442079460123", "alice", "anonymous@x",
-             "sip:a.example", ""]
+    texts = [
+        "2012340123",
+        "2110550123",
+        "911",
+        "*67",
+        "+442079460123",
+        "442079460123",
+        "alice",
+        "anonymous@x",
+        "sip:a.example",
+        "",
+    ]
     kinds = [entry["kind"] for entry in described(capsys, *texts)]
-    assert kinds == ["NANP", "NANP_INVALID", "SHORT", "SHORT", "FOREIGN", "AMBIGUOUS", "NOT_A_NUMBER", "ANONYMOUS",
-                     "ABSENT", "ABSENT"]
+    assert kinds == [
+        "NANP",
+        "NANP_INVALID",
+        "SHORT",
+        "SHORT",
+        "FOREIGN",
+        "AMBIGUOUS",
+        "NOT_A_NUMBER",
+        "ANONYMOUS",
+        "ABSENT",
+        "ABSENT",
+    ]
 
 
 def test_country_decides_what_bare_digits_are(capsys: pytest.CaptureFixture[str]) -> None:

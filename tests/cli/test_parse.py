@@ -18,6 +18,7 @@ from tests.sip.texts import REQUEST
 def stdin(monkeypatch: pytest.MonkeyPatch) -> Any:
     def feed(raw: bytes) -> None:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(raw)))
+
     return feed
 
 
@@ -27,8 +28,9 @@ def corpus_messages() -> list[str]:
 
 
 @pytest.mark.parametrize("name", corpus_messages())
-def test_message_of_the_corpus_is_shown_as_expected(corpus: Path, name: str,
-                                                    capsys: pytest.CaptureFixture[str]) -> None:
+def test_message_of_the_corpus_is_shown_as_expected(
+    corpus: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["parse", str(corpus / "sip" / f"{name}.sip")]) == 0
     expected = json.loads((corpus / "sip" / f"{name}.json").read_text(encoding="utf-8"))
     assert json.loads(capsys.readouterr().out) == expected
@@ -52,7 +54,8 @@ def test_stream_flag_asks_for_content_length(stdin: Any, capsys: pytest.CaptureF
 
 
 def test_bytes_that_are_no_message_are_complained_about_with_place_and_byte(
-        tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "bad.sip"
     file.write_bytes(b"\r\nINVITE sip:a@b SIP/7.0\r\n\r\n")
     assert main(["parse", str(file)]) == 1
@@ -86,7 +89,11 @@ def test_table_shows_headers_and_defects(stdin: Any, capsys: pytest.CaptureFixtu
 
 def test_json_is_utf8_whatever_the_locale_says(tmp_path: Path) -> None:
     file = tmp_path / "names.sip"
-    file.write_bytes(REQUEST.replace(b'"Bo"', '"Renée 電話"'.encode() + b' ').replace(b"v=0", b"\xff\xfe0"))
-    run = subprocess.run([sys.executable, "-m", "agent.cli.main", "parse", str(file)], capture_output=True, check=True,
-                         env={**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C"})
+    file.write_bytes(REQUEST.replace(b'"Bo"', '"Renée 電話"'.encode() + b" ").replace(b"v=0", b"\xff\xfe0"))
+    run = subprocess.run(
+        [sys.executable, "-m", "agent.cli.main", "parse", str(file)],
+        capture_output=True,
+        check=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C"},
+    )
     assert json.loads(run.stdout.decode("utf-8"))["addresses"]["From"][0]["display"] == "Renée 電話"

@@ -77,7 +77,13 @@ def test_the_summary_tells_off_from_absent_and_from_idle(written: Path, capsys: 
     found = json.loads(out)
     assert code == 0
     assert {key: found[key] for key in ("ok", "generation", "name", "trunks", "customers", "limits")} == {
-        "ok": True, "generation": 7, "name": "spring", "trunks": 1, "customers": 0, "limits": 2}
+        "ok": True,
+        "generation": 7,
+        "name": "spring",
+        "trunks": 1,
+        "customers": 0,
+        "limits": 2,
+    }
     assert {rule["rule"]: (rule["mode"], rule["decides"]) for rule in found["rules"]} == {
         "emergency": ("always", "passes: calls to 112, 911, 933"),
         "provider-block": ("idle", "no blocks"),
@@ -123,13 +129,17 @@ def test_a_list_that_is_not_there_is_named(written: Path, capsys: pytest.Capture
     assert "missing.list" in err
 
 
-@pytest.mark.parametrize(("content", "complaint"), [
-    (b"name = \"\xff\"", "is not UTF-8"),
-    (b"name = \n", "line 1, column 8"),
-    (None, "cannot be read: No such file"),
-])
-def test_a_file_that_cannot_be_read_is_named_once(content: bytes | None, complaint: str, tmp_path: Path,
-                                                  capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b'name = "\xff"', "is not UTF-8"),
+        (b"name = \n", "line 1, column 8"),
+        (None, "cannot be read: No such file"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named_once(
+    content: bytes | None, complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "policy.toml"
     if content is not None:
         path.write_bytes(content)
@@ -158,8 +168,9 @@ def test_show_prints_trunks_and_rules(written: Path, capsys: pytest.CaptureFixtu
     assert "caller-id-authorisation" in out
 
 
-def test_init_writes_a_policy_that_is_right(tmp_path: Path, capsys: pytest.CaptureFixture[str],
-                                            monkeypatch: pytest.MonkeyPatch) -> None:
+def test_init_writes_a_policy_that_is_right(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert run(capsys, "init")[0] == 0
     code, out, err = run(capsys, "check", "policy.toml", "--json")

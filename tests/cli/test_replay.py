@@ -28,9 +28,11 @@ burst = 1
 
 
 def invite(number: int, user: str = "+12015550123") -> bytes:
-    return (f"INVITE sip:+13035550199@example.com SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.10;branch=z9hG4bK{number}\r\n"
-            f"From: <sip:{user}@example.com>;tag={number}\r\nTo: <sip:+13035550199@example.com>\r\n"
-            f"Call-ID: {number}@example.com\r\nCSeq: 1 INVITE\r\nContent-Length: 0\r\n\r\n").encode()
+    return (
+        f"INVITE sip:+13035550199@example.com SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.10;branch=z9hG4bK{number}\r\n"
+        f"From: <sip:{user}@example.com>;tag={number}\r\nTo: <sip:+13035550199@example.com>\r\n"
+        f"Call-ID: {number}@example.com\r\nCSeq: 1 INVITE\r\nContent-Length: 0\r\n\r\n"
+    ).encode()
 
 
 @pytest.fixture
@@ -67,8 +69,14 @@ def test_refused_calls_are_shown_with_rule_reason_and_answer(
     assert (code, err) == (0, "")
     first = next(line for line in out.splitlines() if line.startswith("2026-11-02 15:00:00.001"))
     assert [cell.strip() for cell in first.split("│")] == [
-        "2026-11-02 15:00:00.001", "12015550123", "13035550199", "east", "rate", "2 attempts in 1 s, limit 1, burst 1",
-        "503 Service Unavailable"]
+        "2026-11-02 15:00:00.001",
+        "12015550123",
+        "13035550199",
+        "east",
+        "rate",
+        "2 attempts in 1 s, limit 1, burst 1",
+        "503 Service Unavailable",
+    ]
     assert "and 6 more like these" in out
     assert "10 call attempts: 1 allowed, 9 refused\n" in out
 
@@ -94,10 +102,16 @@ def test_json_is_one_object_with_every_attempt(capfd: pytest.CaptureFixture[str]
     assert [v["action"] for v in told["verdicts"]] == ["allow"] + ["refuse"] * 9
     assert told["verdicts"][1]["time"] == "2026-11-02T15:00:00.001000Z"
     assert {"call_id", "calling", "called", "trunk", "rule", "category", "why", "answer", "shadow"} <= set(
-        told["verdicts"][1])
+        told["verdicts"][1]
+    )
     counts = told["files"][0]
     assert (counts["path"], counts["packets"], counts["sip_messages"], counts["invites"], counts["attempts"]) == (
-        str(capture), 10, 10, 10, 10)
+        str(capture),
+        10,
+        10,
+        10,
+        10,
+    )
     assert (counts["methods"], counts["responses"], counts["transports"]) == ({"INVITE": 10}, {}, {"udp": 10})
     assert told["summary"]["refused"] == 9
 
@@ -117,7 +131,7 @@ def test_compare_shows_the_calls_whose_verdict_changes(
     wider = tmp_path / "wider.toml"
     wider.write_text(POLICY.replace("burst = 1", "burst = 4"))
     _, out, _ = run(capfd, capture, "--policy", policy, "--compare", wider)
-    changed = out[out.index("Calls whose verdict changes"):].split("\n\n")[0].splitlines()[3:]
+    changed = out[out.index("Calls whose verdict changes") :].split("\n\n")[0].splitlines()[3:]
     changed = [line for line in changed if line.startswith("2026")]
     assert len(changed) == 3
     assert all("503 Service Unavailable (rate) │ allowed" in line for line in changed)
@@ -139,7 +153,8 @@ def test_truncated_capture_is_shown_as_far_as_it_goes_and_exits_1(
     assert "the capture is cut off" in err
     assert f"at byte {24 + 9 * ((len(content) - 24) // 10)}; 9 packets before it were read" in err
     assert json.loads(run(capfd, capture, "--json")[1])["files"][0]["damage"]["offset"] == 24 + 9 * (
-        (len(content) - 24) // 10)
+        (len(content) - 24) // 10
+    )
 
 
 def test_file_that_cannot_be_read_is_named_and_the_others_are_replayed(
@@ -147,8 +162,10 @@ def test_file_that_cannot_be_read_is_named_and_the_others_are_replayed(
 ) -> None:
     code, out, err = run(capfd, tmp_path / "absent", tmp_path, capture)
     assert code == 1
-    assert err.splitlines() == [f"sbc-agent: {tmp_path / 'absent'}: no such file or directory",
-                                f"sbc-agent: {tmp_path}: is a directory, not a capture file"]
+    assert err.splitlines() == [
+        f"sbc-agent: {tmp_path / 'absent'}: no such file or directory",
+        f"sbc-agent: {tmp_path}: is a directory, not a capture file",
+    ]
     assert "10 call attempts" in out
 
 
@@ -175,9 +192,17 @@ def test_policy_that_cannot_be_used_is_refused_before_anything_is_read(
     assert err.count("absent.toml") == 1
 
 
-@pytest.mark.parametrize("arguments", [
-    [], ["a", "--limit", "-1"], ["a", "--limit", "x"], ["a", "--port", "0"], ["a", "--port", "65536"], ["a", "--what"],
-])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["a", "--limit", "-1"],
+        ["a", "--limit", "x"],
+        ["a", "--port", "0"],
+        ["a", "--port", "65536"],
+        ["a", "--what"],
+    ],
+)
 def test_wrong_usage_exits_2(capfd: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["replay", *arguments])
@@ -202,9 +227,7 @@ def test_missing_scapy_names_what_to_install(
     assert "pip install 'sbc-edge-agent[replay]'" in err
 
 
-def test_caller_cannot_write_to_the_terminal(
-    capfd: pytest.CaptureFixture[str], capture: Path, policy: Path
-) -> None:
+def test_caller_cannot_write_to_the_terminal(capfd: pytest.CaptureFixture[str], capture: Path, policy: Path) -> None:
     capture.write_bytes(pcap([ethernet(ipv4(udp(invite(n, "\x1b]0;owned\x07\x9b2J")))) for n in range(3)]))
     for extra in ([], ["--json"]):
         _, out, _ = run(capfd, capture, "--policy", policy, *extra)
@@ -271,11 +294,27 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_rule_of_the_demo_decides_at_least_once(capfd: pytest.CaptureFixture[str], demo: Path) -> None:
-    told = as_json(capfd, demo / "build/demo/traffic.pcap", "--policy", demo / "examples/demo-policy.toml",
-                   "--compare", demo / "examples/demo-policy-strict.toml")
+    told = as_json(
+        capfd,
+        demo / "build/demo/traffic.pcap",
+        "--policy",
+        demo / "examples/demo-policy.toml",
+        "--compare",
+        demo / "examples/demo-policy-strict.toml",
+    )
     rules = told["summary"]["rules"]
-    assert rules.keys() == {"emergency", "provider-block", "do-not-originate", "caller-id-authorisation",
-                            "subscriber-list", "trunk-rate", "called-rate", "premium", "acme-sessions", "calling-rate"}
+    assert rules.keys() == {
+        "emergency",
+        "provider-block",
+        "do-not-originate",
+        "caller-id-authorisation",
+        "subscriber-list",
+        "trunk-rate",
+        "called-rate",
+        "premium",
+        "acme-sessions",
+        "calling-rate",
+    }
     assert rules["emergency"]["allowed"] == 3
     assert rules["do-not-originate"]["refused"] == 3
     assert rules["calling-rate"]["shadow"] > 0
@@ -292,7 +331,7 @@ def test_every_rule_of_the_demo_decides_at_least_once(capfd: pytest.CaptureFixtu
 def test_table_of_the_demo_stays_readable(capfd: pytest.CaptureFixture[str], demo: Path) -> None:
     code, out, err = run(capfd, demo / "build/demo/traffic.pcap", "--policy", demo / "examples/demo-policy.toml")
     assert (code, err) == (0, "")
-    table = out[out.index("Refused calls"):].split("\n\n")[0].splitlines()
+    table = out[out.index("Refused calls") :].split("\n\n")[0].splitlines()
     assert 20 < len(table) < 40
 
 

@@ -42,9 +42,17 @@ PASS = Verdict(ALLOW, "", Category.NONE, "no rule objects")
 FULL = Verdict(BUSY, "rate", Category.LIMIT, "31 attempts in 1 s")
 
 
-def decision(verdict: Verdict = PASS, *, shadow: tuple[Verdict, ...] = (), trunk: str = "east", when: float = 1e9,
-             calling: Number | None = None, uri: str = "sip:+12015550123@example.com", seen: Seen = Seen.NEW,
-             notes: tuple[str, ...] = ()) -> Decision:
+def decision(
+    verdict: Verdict = PASS,
+    *,
+    shadow: tuple[Verdict, ...] = (),
+    trunk: str = "east",
+    when: float = 1e9,
+    calling: Number | None = None,
+    uri: str = "sip:+12015550123@example.com",
+    seen: Seen = Seen.NEW,
+    notes: tuple[str, ...] = (),
+) -> Decision:
     number = Number(NumberKind.NANP, "12015550123", 2015550123) if calling is None else calling
     message = scan(f"INVITE sip:+13035550199@example.com SIP/2.0\r\nFrom: <{uri}>;tag=1\r\nCall-ID: c\r\n\r\n".encode())
     called = Number(NumberKind.NANP, "13035550199", 3035550199)
@@ -67,7 +75,13 @@ def test_first_refusals_of_a_kind_are_shown_and_the_rest_is_counted() -> None:
     rows = refusals(*(1e9 + n / 10 for n in range(FOLD_AFTER + 20))).rows
     assert len(rows) == FOLD_AFTER + 1
     assert rows[0][1:] == [
-        "12015550123", "13035550199", "east", "rate", "31 attempts in 1 s", "503 Service Unavailable"]
+        "12015550123",
+        "13035550199",
+        "east",
+        "rate",
+        "31 attempts in 1 s",
+        "503 Service Unavailable",
+    ]
     assert rows[-1][:3] == ["… 01:46:42.200", "and 20 more like these", ""]
     assert refusals(*[1e9] * (FOLD_AFTER + 1)).rows[-1][1] == "and 1 more like it"
 
@@ -99,8 +113,11 @@ def test_every_refusal_is_in_a_row_in_a_count_or_among_the_unshown(
 
 def test_allowed_calls_repeats_and_foreign_messages_are_no_rows() -> None:
     rows = FoldedRows(100)
-    for given_outcome in (outcome(decision()), outcome(None, decision(FULL)),
-                          outcome(decision(FULL, seen=Seen.RETRANSMISSION), decision(FULL))):
+    for given_outcome in (
+        outcome(decision()),
+        outcome(None, decision(FULL)),
+        outcome(decision(FULL, seen=Seen.RETRANSMISSION), decision(FULL)),
+    ):
         add_refused(rows, given_outcome)
     assert rows.rows == []
 
@@ -111,14 +128,20 @@ def test_dropped_call_has_no_answer() -> None:
     assert rows.rows[0][-1] == "none: dropped"
 
 
-@pytest.mark.parametrize(("number", "uri", "shown"), [
-    (Number(NumberKind.ANONYMOUS, "", -1), "sip:anonymous@anonymous.invalid", "anonymous"),
-    (Number(NumberKind.NOT_A_NUMBER, "", -1), "sip:alice@example.com", "sip:alice@example.com"),
-    (Number(NumberKind.NOT_A_NUMBER, "", -1), "sip:\x1b[2J\x07\u202e@a.example",
-     "sip:\ufffd[2J\ufffd\ufffd@a.example"),
-    (NO_NUMBER, "", "none"),
-    (Number(NumberKind.NOT_A_NUMBER, "", -1), "sip:" + "x" * 500, "sip:" + "x" * 155 + "…"),
-])
+@pytest.mark.parametrize(
+    ("number", "uri", "shown"),
+    [
+        (Number(NumberKind.ANONYMOUS, "", -1), "sip:anonymous@anonymous.invalid", "anonymous"),
+        (Number(NumberKind.NOT_A_NUMBER, "", -1), "sip:alice@example.com", "sip:alice@example.com"),
+        (
+            Number(NumberKind.NOT_A_NUMBER, "", -1),
+            "sip:\x1b[2J\x07\u202e@a.example",
+            "sip:\ufffd[2J\ufffd\ufffd@a.example",
+        ),
+        (NO_NUMBER, "", "none"),
+        (Number(NumberKind.NOT_A_NUMBER, "", -1), "sip:" + "x" * 500, "sip:" + "x" * 155 + "…"),
+    ],
+)
 def test_caller_without_a_number_is_shown_as_a_terminal_can_take_it(number: Number, uri: str, shown: str) -> None:
     rows = FoldedRows(100)
     add_refused(rows, outcome(decision(FULL, calling=number, uri=uri)))
@@ -133,13 +156,19 @@ def test_notes_are_shown_and_folded_by_what_they_are_about() -> None:
     assert rows.rows[0][-1] == "rate: 0 attempts"
 
 
-@pytest.mark.parametrize(("before", "after", "changed"), [
-    (PASS, PASS, False), (PASS, FULL, True), (FULL, PASS, True),
-    (FULL, Verdict(BUSY, "rate", Category.LIMIT, "32 attempts in 1 s"), False),  # the same, at another count
-    (FULL, Verdict(BUSY, "other", Category.LIMIT, "31 attempts in 1 s"), True),
-    (FULL, Verdict(DROP, "rate", Category.LIMIT, "31 attempts in 1 s"), True),
-    (None, PASS, True), (PASS, None, True),
-])
+@pytest.mark.parametrize(
+    ("before", "after", "changed"),
+    [
+        (PASS, PASS, False),
+        (PASS, FULL, True),
+        (FULL, PASS, True),
+        (FULL, Verdict(BUSY, "rate", Category.LIMIT, "32 attempts in 1 s"), False),  # the same, at another count
+        (FULL, Verdict(BUSY, "other", Category.LIMIT, "31 attempts in 1 s"), True),
+        (FULL, Verdict(DROP, "rate", Category.LIMIT, "31 attempts in 1 s"), True),
+        (None, PASS, True),
+        (PASS, None, True),
+    ],
+)
 def test_verdict_changes_when_something_else_happens_to_the_call_or_in_another_name(
     before: Verdict | None, after: Verdict | None, changed: bool
 ) -> None:
@@ -159,15 +188,27 @@ def test_change_says_before_and_after() -> None:
 def test_summary_counts_by_rule_trunk_and_answer() -> None:
     summary = Summary()
     emergency = Verdict(ALLOW, "emergency", Category.EMERGENCY, "called 911")
-    for made in (decision(), decision(FULL), decision(FULL, trunk="west"), decision(emergency, trunk="west"),
-                 decision(Verdict(DROP, "flood", Category.LIMIT, "x")), decision(shadow=(FULL,)),
-                 decision(FULL, seen=Seen.RETRANSMISSION)):
+    for made in (
+        decision(),
+        decision(FULL),
+        decision(FULL, trunk="west"),
+        decision(emergency, trunk="west"),
+        decision(Verdict(DROP, "flood", Category.LIMIT, "x")),
+        decision(shadow=(FULL,)),
+        decision(FULL, seen=Seen.RETRANSMISSION),
+    ):
         summary.add(outcome(made))
     summary.add(outcome(None, decision(FULL)))
     counts = FileCounts("a", packets=9, methods={"INVITE": 7, "BYE": 1}), FileCounts("b", methods={"BYE": 9})
     told = summary.as_dict(list(counts))
     assert {name: told[name] for name in ("attempts", "allowed", "refused", "dropped", "shadow", "changed")} == {
-        "attempts": 6, "allowed": 3, "refused": 2, "dropped": 1, "shadow": 1, "changed": 1}
+        "attempts": 6,
+        "allowed": 3,
+        "refused": 2,
+        "dropped": 1,
+        "shadow": 1,
+        "changed": 1,
+    }
     assert told["methods"] == {"BYE": 10, "INVITE": 7}
     assert list(told["rules"]) == ["rate", "flood", "emergency"]
     assert (told["rules"]["rate"]["refused"], told["rules"]["rate"]["shadow"]) == (2, 1)
@@ -178,11 +219,21 @@ def test_summary_counts_by_rule_trunk_and_answer() -> None:
 def test_verdict_entry_has_what_a_record_has_and_the_other_verdict() -> None:
     made = outcome(decision(FULL, shadow=(PASS,), notes=("near",)), None, when=1_793_631_600.5)
     assert verdict_entry(made) == {
-        "time": "2026-11-02T15:00:00.500000Z", "call_id": "c", "calling": "12015550123", "called": "13035550199",
-        "trunk": "east", "source": "192.0.2.1", "action": "refuse", "rule": "rate", "category": "limit",
-        "why": "31 attempts in 1 s", "answer": "503 Service Unavailable", "notes": ["near"],
+        "time": "2026-11-02T15:00:00.500000Z",
+        "call_id": "c",
+        "calling": "12015550123",
+        "called": "13035550199",
+        "trunk": "east",
+        "source": "192.0.2.1",
+        "action": "refuse",
+        "rule": "rate",
+        "category": "limit",
+        "why": "31 attempts in 1 s",
+        "answer": "503 Service Unavailable",
+        "notes": ["near"],
         "shadow": [{"action": "allow", "rule": "", "category": "none", "why": "no rule objects", "answer": ""}],
-        "compare": {**replay_report.NOT_AN_ATTEMPT, "shadow": []}, "changed": True,
+        "compare": {**replay_report.NOT_AN_ATTEMPT, "shadow": []},
+        "changed": True,
     }
 
 

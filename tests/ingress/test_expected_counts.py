@@ -21,7 +21,9 @@ EXPECTED: dict[str, dict[str, Any]] = json.loads(TABLE.read_text()) if TABLE.is_
 
 # Why a capture is not held to tshark's counts; what is expected of it instead stands in a test of its own.
 EXCEPTIONS = {
-    "pcap/ndpi/fuzz-2006-06-26-2594.pcap": "flipped bits: tshark drops datagrams whose checksum is wrong, a capture on a sending host needs them",
+    "pcap/ndpi/fuzz-2006-06-26-2594.pcap": (
+        "flipped bits: tshark drops datagrams whose checksum is wrong, a capture on a sending host needs them"
+    ),
 }
 
 # Attempts where the capture repeats INVITEs: retransmissions and retries after a challenge count once.

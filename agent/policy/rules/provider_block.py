@@ -35,10 +35,7 @@ class ProviderBlockRule:
 
     def check(self, attempt: CallAttempt, _now: float) -> Verdict | None:
         """Refuse while a block of the trunk or its upstream provider lasts."""
-        blocks = self._by_trunk.get(attempt.trunk) or self._by_upstream.get(attempt.upstream)
-        if not blocks:
-            return None
-        for block in blocks:
+        for block in (*self._by_trunk.get(attempt.trunk, ()), *self._by_upstream.get(attempt.upstream, ())):
             if block.starts <= attempt.when < block.ends and not self._allow.covers(attempt):
                 return Verdict(self._refuse, NAME, Category.PROVIDER_BLOCK, _why(block))
         return None
