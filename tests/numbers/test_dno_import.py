@@ -318,7 +318,7 @@ def test_times_are_read(text: str, when: float | None) -> None:
         "01/02/2026",
         "２026-01-01",
         "1970-01-01T25:00:00Z",
-    ],  # noqa: RUF001
+    ],
 )
 def test_text_that_is_no_time_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"neither a date|no date of the calendar"):

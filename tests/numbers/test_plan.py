@@ -64,7 +64,7 @@ def test_number_of_the_plan_is_valid(national: int | str) -> None:
         "2015_50123",
         "2015550123\n",
     ],
-)  # noqa: RUF001
+)
 def test_text_that_is_not_ten_ascii_digits_is_not_valid(text: str) -> None:
     assert not is_valid(text)
     assert judge(text).reason == "not ten digits"

@@ -93,7 +93,7 @@ def test_foreign_number_and_short_foreign_range() -> None:
         ("alice", "digits 0-9"),
         ("2015550123;x", "digits 0-9"),
         ("٢٠١٥٥٥٠١٢٣", "digits 0-9"),
-        ("２０１５５５０１２３", "digits 0-9"),  # noqa: RUF001
+        ("２０１５５５０１２３", "digits 0-9"),
         ("201555012²", "digits 0-9"),
         ("2015550123\n2015550124", "digits 0-9"),
         ("2" * 65, "longer than 64"),
