@@ -40,12 +40,16 @@ def open_list(path: Path) -> DnoList:
 
 def load_policy(path: Path) -> Policy:
     """Read, open the lists (paths relative to the policy's folder), compile. Raises ConfigError or ConfigErrors."""
-    message = read_policy(path)
+    return open_policy(read_policy(path), path.parent)
+
+
+def open_policy(message: policy_pb2.Policy, folder: Path) -> Policy:
+    """Open the lists of a policy (paths relative to `folder`) and compile it. Raises ConfigError or ConfigErrors."""
     lists: dict[str, DnoList] = {}
     errors: list[ConfigError] = []
     for i, name in enumerate(message.do_not_originate.lists):
         try:
-            lists[name] = open_list(path.parent / name)
+            lists[name] = open_list(folder / name)
         except ConfigError as error:
             errors.append(ConfigError(f"do_not_originate.lists[{i}]", str(error)))
     if errors:

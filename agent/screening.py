@@ -92,6 +92,15 @@ class Screening:
         self.sessions = self._state.sessions
         self.swap(policy)
 
+    @property
+    def overflows(self) -> dict[str, int]:
+        """What each table forgot early because it was full, by what it holds."""
+        return {
+            "attempts": self.attempts.overflows,
+            "sessions": self.sessions.overflows,
+            "rates": self._state.overflows,
+        }
+
     def swap(self, policy: Policy) -> None:
         """Decide by another policy from now on. Calls in progress and counters stay."""
         self.policy, self._rules = policy, build_rules(policy, self._state)

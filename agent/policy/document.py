@@ -9,10 +9,7 @@ of them come at once, as ConfigErrors.
 """
 
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
-from datetime import date, time
-from difflib import get_close_matches
 from math import isfinite
 from typing import Any, Final, cast
 
@@ -20,15 +17,10 @@ from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
+from agent.documents import header, kind, may_be_quoted, quoted, raise_all, read_toml, suggestion, under
 from agent.model import ConfigError, ConfigErrors
 from agent.policy import toml
 from sbcedge.policy.v1 import policy_pb2
-
-ERRORS_MAX: Final = 100
-"""Errors reported of one document; who made more gave the wrong file."""
-
-KEY_MAX: Final = 64
-"""Characters of a key that an error repeats."""
 
 INTEGERS: Final = {
     FieldDescriptor.TYPE_INT32: (-(2**31), 2**31 - 1),
@@ -37,23 +29,10 @@ INTEGERS: Final = {
     FieldDescriptor.TYPE_UINT64: (0, 2**64 - 1),
 }
 
-_TOML_PLACE: Final = re.compile(r"(.*) \(at (line \d+, column \d+|end of document)\)", re.DOTALL)
-
 
 def from_toml(text: str) -> policy_pb2.Policy:
     """The policy that this TOML document describes. Raises ConfigErrors; a syntax error names line and column."""
-    try:
-        table = tomllib.loads(text.removeprefix("\N{BYTE ORDER MARK}"))
-    except tomllib.TOMLDecodeError as error:
-        place = _TOML_PLACE.fullmatch(str(error))
-        fault = ConfigError(place[2], place[1]) if place else ConfigError("", str(error))
-    except ValueError:
-        fault = ConfigError("", "holds a number of too many digits")  # Python converts at most 4300
-    except RecursionError:
-        fault = ConfigError("", "is nested too deeply")
-    else:
-        return from_dict(table)
-    raise ConfigErrors([fault])
+    return from_dict(read_toml(text))
 
 
 def from_dict(table: Mapping[str, Any]) -> policy_pb2.Policy:
@@ -61,10 +40,7 @@ def from_dict(table: Mapping[str, Any]) -> policy_pb2.Policy:
     errors: list[ConfigError] = []
     policy = policy_pb2.Policy()
     _Reader(errors).read(policy, table, "")
-    if len(errors) > ERRORS_MAX:
-        errors[ERRORS_MAX:] = [ConfigError("", f"and {len(errors) - ERRORS_MAX} more errors")]
-    if errors:
-        raise ConfigErrors(errors)
+    raise_all(errors)
     return policy
 
 
@@ -94,11 +70,11 @@ class _Reader:
     def read(self, message: Message, table: Mapping[str, Any], path: str) -> None:
         fields = message.DESCRIPTOR.fields_by_name
         for key, value in table.items():
-            where = _under(path, key)
+            where = under(path, key)
             field = cast("FieldDescriptor | None", fields.get(key))
             try:
                 if field is None:
-                    raise ConfigError(where, f"unknown key; {_suggestion(key, tuple(fields))}")
+                    raise ConfigError(where, f"unknown key; {suggestion(key, tuple(fields))}")
                 self._read_field(message, field, value, where)
             except ConfigError as error:
                 self._errors.append(error)
@@ -118,14 +94,14 @@ class _Reader:
 
     def _read_table(self, message: Message, value: object, where: str) -> None:
         if isinstance(value, list):
-            raise ConfigError(where, f"there is only one: write [{_header(where)}]")
+            raise ConfigError(where, f"there is only one: write [{header(where)}]")
         if not isinstance(value, Mapping):
-            raise ConfigError(where, f"must be a table, not {_kind(value)}")
+            raise ConfigError(where, f"must be a table, not {kind(value)}")
         self.read(message, value, where)
 
     def _scalars(self, field: FieldDescriptor, value: object, where: str) -> list[Any]:
         if not isinstance(value, list):
-            raise ConfigError(where, f"must be an array of {_wanted(field)}s, not {_kind(value)}: put it in [ ]")
+            raise ConfigError(where, f"must be an array of {_wanted(field)}s, not {kind(value)}: put it in [ ]")
         scalars = []
         for n, element in enumerate(value):
             try:
@@ -146,7 +122,7 @@ class _Writer:
             self._errors.append(ConfigError(path, "holds fields that this version does not know"))
         table: dict[str, toml.Value] = {}
         for field, value in message.ListFields():
-            where = _under(path, field.name)
+            where = under(path, field.name)
             if field.is_repeated:
                 table[field.name] = [self._value(field, v, f"{where}[{n}]") for n, v in enumerate(value)]
             else:
@@ -188,9 +164,9 @@ def _scalar(field: FieldDescriptor, value: object, where: str) -> bool | int | f
 def _enum(enum: EnumDescriptor, value: object, where: str) -> int:
     names = {name: number for number, name in _enum_names(enum).items()}
     if not isinstance(value, str):
-        raise ConfigError(where, f"must be one of {', '.join(map(_quoted, names))}, not {_kind(value)}")
+        raise ConfigError(where, f"must be one of {', '.join(map(quoted, names))}, not {kind(value)}")
     if value not in names:
-        raise ConfigError(where, f"{_quoted(value)} is not known; {_suggestion(value, tuple(names))}")
+        raise ConfigError(where, f"{quoted(value)} is not known; {suggestion(value, tuple(names))}")
     return names[value]
 
 
@@ -219,34 +195,14 @@ def _array_of_tables(value: object, where: str) -> Sequence[object]:
     if isinstance(value, list):
         return value
     if isinstance(value, Mapping):
-        raise ConfigError(where, f"there may be several: write [[{_header(where)}]]")
-    raise ConfigError(where, f"must be an array of tables, [[{_header(where)}]], not {_kind(value)}")
+        raise ConfigError(where, f"there may be several: write [[{header(where)}]]")
+    raise ConfigError(where, f"must be an array of tables, [[{header(where)}]], not {kind(value)}")
 
 
 def _enum_names(enum: EnumDescriptor) -> dict[int, str]:
     """Number to short name: MODE_SHADOW of Mode is "shadow". Zero stands for an absent key and has none."""
     prefix = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", enum.name).upper() + "_"
     return {value.number: value.name.removeprefix(prefix).lower() for value in enum.values if value.number}
-
-
-def _under(path: str, key: str) -> str:
-    shown = key if len(key) <= KEY_MAX and toml.BARE_KEY.fullmatch(key) else _quoted(key)
-    return f"{path}.{shown}" if path else shown
-
-
-def _header(path: str) -> str:
-    """The name of a table's header: TOML counts the tables of an array by itself."""
-    return re.sub(r"\[[0-9]+\]", "", path)
-
-
-def _suggestion(word: str, known: Sequence[str]) -> str:
-    close = get_close_matches(word[:KEY_MAX].lower().replace("-", "_"), known, n=1)
-    return f'did you mean "{close[0]}"?' if close else f"known: {', '.join(known)}"
-
-
-def _quoted(text: str) -> str:
-    shown = text if len(text) <= KEY_MAX else text[:KEY_MAX] + "..."
-    return '"' + "".join(c if c.isprintable() and c not in '"\\' else ascii(c)[1:-1] for c in shown) + '"'
 
 
 def _wanted(field: FieldDescriptor) -> str:
@@ -257,23 +213,6 @@ def _wanted(field: FieldDescriptor) -> str:
 
 def _wrong_type(field: FieldDescriptor, value: object, where: str) -> ConfigError:
     if field.type == FieldDescriptor.TYPE_BOOL:
-        return ConfigError(where, f"must be true or false, not {_kind(value)}")
-    hint = ": put it in quotes" if field.type == FieldDescriptor.TYPE_STRING and _may_be_quoted(value) else ""
-    return ConfigError(where, f"must be a {_wanted(field)}, not {_kind(value)}{hint}")
-
-
-def _may_be_quoted(value: object) -> bool:
-    return isinstance(value, int | float | date | time) and not isinstance(value, bool)
-
-
-def _kind(value: object) -> str:
-    kinds: tuple[tuple[type | tuple[type, ...], str], ...] = (
-        (bool, "true or false"),
-        (int, "a whole number"),
-        (float, "a number with a fraction"),
-        (str, "a string"),
-        (Mapping, "a table"),
-        (list, "an array"),
-        ((date, time), "a date or time"),
-    )
-    return next((name for kind, name in kinds if isinstance(value, kind)), type(value).__name__)
+        return ConfigError(where, f"must be true or false, not {kind(value)}")
+    hint = ": put it in quotes" if field.type == FieldDescriptor.TYPE_STRING and may_be_quoted(value) else ""
+    return ConfigError(where, f"must be a {_wanted(field)}, not {kind(value)}{hint}")

@@ -3,14 +3,11 @@
 The standard library reads TOML and does not write it. What is written here, `tomllib` reads back the same.
 """
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 Value = str | int | float | bool | Sequence["Value"] | Mapping[str, "Value"]
 Table = Mapping[str, Value]
-
-BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 
 LINE: Final = 100
 """Columns; a longer array is written with one value per line."""
@@ -22,7 +19,7 @@ _ESCAPES: Final = {"\b": "\\b", "\t": "\\t", "\n": "\\n", "\f": "\\f", "\r": "\\
 
 
 def dumps(table: Table) -> str:
-    """The document. Keys must match BARE_KEY and numbers be finite; plain values come before tables."""
+    """The document. Keys must be bare keys and numbers be finite; plain values come before tables."""
     return "\n".join(_lines(table, "")).lstrip("\n") + "\n"
 
 

@@ -12,9 +12,10 @@ from google.protobuf.message_factory import GetMessageClass
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agent.documents import BARE_KEY, ERRORS_MAX
 from agent.model import ConfigErrors
 from agent.policy import toml
-from agent.policy.document import ERRORS_MAX, INTEGERS, _enum_names, from_dict, from_toml, to_dict, to_toml
+from agent.policy.document import INTEGERS, _enum_names, from_dict, from_toml, to_dict, to_toml
 from sbcedge.policy.v1 import policy_pb2 as pb
 
 DOCUMENT = """
@@ -265,7 +266,7 @@ def test_every_field_of_the_contract_is_of_a_kind_that_the_document_knows() -> N
             assert field.type in known, field.full_name
             assert not (field.enum_type is not None and field.is_repeated), field.full_name
             assert not (field.message_type is not None and field.message_type.GetOptions().map_entry)
-            assert toml.BARE_KEY.fullmatch(field.name)
+            assert BARE_KEY.fullmatch(field.name)
 
 
 def _messages(message: Any) -> Iterator[Any]:
