@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from agent.documents import BARE_KEY, ERRORS_MAX
 from agent.model import ConfigErrors
-from agent.policy import toml
 from agent.policy.document import INTEGERS, _enum_names, from_dict, from_toml, to_dict, to_toml
 from sbcedge.policy.v1 import policy_pb2 as pb
 
