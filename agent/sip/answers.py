@@ -60,7 +60,7 @@ MAX_RETRY_AFTER: Final = 86_400
 # What every response copies from its request (RFC 3261 8.2.6.2).
 _COPIED: Final = {b"via": "Via", b"from": "From", b"to": "To", b"call-id": "Call-ID", b"cseq": "CSeq"}
 _COPIED_ROWS: Final = re.compile(
-    rb"\n(via|v|from|f|to|t|call-id|i|cseq)[ \t]*+:[^\n]*+(?:\n[ \t][^\n]*+)*+", re.IGNORECASE
+    rb"\n(via|v|from|f|to|t|call-id|i|cseq)[ \t]*+:[^\n]*+(?:\n[ \t][^\n]*+)*", re.IGNORECASE
 )
 _EMPTY_LINE: Final = re.compile(rb"\n\r?\n")
 _FOLD_END: Final = re.compile(rb"\r?\n")

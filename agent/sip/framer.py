@@ -29,7 +29,7 @@ _EMPTY_LINE: Final = re.compile(rb"\n\r?\n")
 _OVERLAP: Final = 2  # an empty line may begin this many bytes before the end of what has been searched
 
 # All Content-Length rows of a header section, folds included; a row is found by the line feed before it.
-_LENGTHS: Final = re.compile(rb"\n(?:content-length|l)[ \t]*+:([^\n]*+(?:\n[ \t][^\n]*+)*+)", re.IGNORECASE)
+_LENGTHS: Final = re.compile(rb"\n(?:content-length|l)[ \t]*+:([^\n]*+(?:\n[ \t][^\n]*+)*)", re.IGNORECASE)
 
 # A start line that follows, on its line, the tail of a body without line end. Only methods that are known:
 # any token would also be found in prose. (RFC 3261, 3262, 6665, 3903, 6086, 3515, 3428, 3311)

@@ -1,8 +1,9 @@
 """The grammar of SIP as regular expressions over bytes, each beside the ABNF it stands for (RFC 3261 25.1).
 
 Knows bytes only: no header, no message. Everything is ASCII by construction (a bytes pattern knows no other
-digits). Repetitions are possessive (`*+`, `++`): a match never backtracks, so its time is linear in its
-input.
+digits). Repetitions of single characters are possessive (`*+`, `++`), and those of groups start each round with a
+character that nothing else there can start with: a match has nothing to try again, so its time is linear in its
+input. Groups are never possessive: CPython before 3.11.5, which Debian 12 ships, mis-matches those (gh-106052).
 """
 
 import re
@@ -19,7 +20,7 @@ DIGITS: Final = re.compile(rb"[0-9]++")
 # quoted-pair   = "\" (%x00-09 / %x0B-0C / %x0E-7F)
 # Read liberally: any byte may follow the backslash, any byte above %x7F may stand in the text (Latin-1
 # names).
-QUOTED: Final = rb'"(?:[^"\\]++|\\.)*+"'
+QUOTED: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*"'
 QUOTED_STRING: Final = re.compile(QUOTED, re.DOTALL)
 QUOTED_PAIR: Final = re.compile(rb"\\(.)", re.DOTALL)
 # What cannot stand in the text without a backslash: the two delimiters and the control characters but HTAB.
@@ -27,11 +28,11 @@ TO_ESCAPE: Final = re.compile(rb"[\"\\\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 # Up to the next separator outside "..." (and outside <...> for the comma of address lists). A match ends at
 # the separator, at the end of the value, or at a quote or angle bracket that is never closed.
-UNTIL_COMMA: Final = re.compile(rb"(?:[^\",]++|" + QUOTED + rb")*+", re.DOTALL)
-UNTIL_ADDRESS_COMMA: Final = re.compile(rb"(?:[^\",<]++|" + QUOTED + rb"|<[^>]*+>)*+", re.DOTALL)
-UNTIL_SEMICOLON: Final = re.compile(rb"(?:[^\";]++|" + QUOTED + rb")*+", re.DOTALL)
+UNTIL_COMMA: Final = re.compile(rb"(?:[^\",]++|" + QUOTED + rb")*", re.DOTALL)
+UNTIL_ADDRESS_COMMA: Final = re.compile(rb"(?:[^\",<]++|" + QUOTED + rb"|<[^>]*+>)*", re.DOTALL)
+UNTIL_SEMICOLON: Final = re.compile(rb"(?:[^\";]++|" + QUOTED + rb")*", re.DOTALL)
 # Where the addr-spec of a name-addr opens, or the parameters of a bare addr-spec begin.
-UNTIL_ADDR_SPEC: Final = re.compile(rb"(?:[^\"<;]++|" + QUOTED + rb")*+", re.DOTALL)
+UNTIL_ADDR_SPEC: Final = re.compile(rb"(?:[^\"<;]++|" + QUOTED + rb")*", re.DOTALL)
 
 # Request-Line = Method SP Request-URI SP SIP-Version CRLF ; SIP-Version = "SIP" "/" 1*DIGIT "." 1*DIGIT
 # One SP each and nothing around (RFC 4475 3.1.2.8-10), no "<" before the URI (3.1.2.7), version 2.0 only
@@ -48,7 +49,7 @@ CSEQ: Final = re.compile(rb"([0-9]++)[ \t\r]++([" + TOKEN_CHARS + rb"]++)")
 # display-name = *(token LWS) / quoted-string. The LWS before "<" may be missing (RFC 4475 3.1.1.6).
 # Bytes above %x7F pass: unquoted UTF-8 names are seen, and no caller is called malformed for one.
 DISPLAY_NAME: Final = re.compile(
-    rb"[ \t]*+(?:" + QUOTED + rb"[ \t]*+|(?:[" + TOKEN_CHARS + rb"\x80-\xff]++[ \t]*+)*+)", re.DOTALL
+    rb"[ \t]*+(?:" + QUOTED + rb"[ \t]*+|(?:[" + TOKEN_CHARS + rb"\x80-\xff]++[ \t]*+)*)", re.DOTALL
 )
 
 # generic-param = token [ EQUAL gen-value ] ; gen-value = token / host / quoted-string
@@ -66,9 +67,9 @@ SCHEME: Final = re.compile(rb"([A-Za-z][A-Za-z0-9+\-.]*+):")
 # unreserved = alphanum / mark ; mark = "-" / "_" / "." / "!" / "~" / "*" / "'" / "(" / ")"
 # user-unreserved = "&" / "=" / "+" / "$" / "," / ";" / "?" / "/" ; escaped = "%" HEXDIG HEXDIG
 # "#" must be escaped there (RFC 3261 19.1.6), yet dialled strings carry it bare; bytes above %x7F likewise.
-USER: Final = re.compile(rb"(?:[A-Za-z0-9\-_.!~*'()&=+$,;?/#\x80-\xff]++|%[0-9A-Fa-f]{2})++")
+USER: Final = re.compile(rb"(?:[A-Za-z0-9\-_.!~*'()&=+$,;?/#\x80-\xff]++|%[0-9A-Fa-f]{2})+")
 # password = *( unreserved / escaped / "&" / "=" / "+" / "$" / "," )
-PASSWORD: Final = re.compile(rb"(?:[A-Za-z0-9\-_.!~*'()&=+$,]++|%[0-9A-Fa-f]{2})*+")
+PASSWORD: Final = re.compile(rb"(?:[A-Za-z0-9\-_.!~*'()&=+$,]++|%[0-9A-Fa-f]{2})*")
 ESCAPED: Final = re.compile(rb"%([0-9A-Fa-f]{2})")
 
 # hostport = host [ ":" port ] ; host = hostname / IPv4address / IPv6reference
@@ -79,11 +80,11 @@ HOSTPORT: Final = re.compile(rb"(\[[0-9A-Fa-f:.]++\]|[A-Za-z0-9_][A-Za-z0-9_\-.]
 # uri-parameter = pname [ "=" pvalue ] ; paramchar = param-unreserved / unreserved / escaped
 # param-unreserved = "[" / "]" / "/" / ":" / "&" / "+" / "$"
 _PARAMCHARS: Final = rb"(?:[A-Za-z0-9\-_.!~*'()\[\]/:&+$\x80-\xff]++|%[0-9A-Fa-f]{2})"
-URI_PARAMETER: Final = re.compile(_PARAMCHARS + rb"++(?:=" + _PARAMCHARS + rb"*+)?")
+URI_PARAMETER: Final = re.compile(_PARAMCHARS + rb"+(?:=" + _PARAMCHARS + rb"*)?")
 
 # header = hname "=" hvalue ; hnv-unreserved = "[" / "]" / "/" / "?" / ":" / "+" / "$"
 _HEADERCHARS: Final = rb"(?:[A-Za-z0-9\-_.!~*'()\[\]/?:+$]++|%[0-9A-Fa-f]{2})"
-URI_HEADER: Final = re.compile(_HEADERCHARS + rb"++=" + _HEADERCHARS + rb"*+")
+URI_HEADER: Final = re.compile(_HEADERCHARS + rb"+=" + _HEADERCHARS + rb"*")
 
 # telephone-subscriber = global-number / local-number (RFC 3966 3); visual-separator = "-" / "." / "(" / ")"
 # global-number-digits = "+" *phonedigit DIGIT *phonedigit

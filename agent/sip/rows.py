@@ -10,7 +10,7 @@ from agent.sip.scan import MAX_MESSAGE, refused_start_line
 
 _LINE_BREAKS: Final = re.compile(rb"[\r\n]*+")
 _LINE: Final = re.compile(rb"[^\n]*+\n?")
-_FOLDED_LINE: Final = re.compile(rb"[^\n]*+(?:\n[ \t][^\n]*+)*+\n?")
+_FOLDED_LINE: Final = re.compile(rb"[^\n]*+(?:\n[ \t][^\n]*+)*\n?")
 
 
 class Row(NamedTuple):

@@ -29,7 +29,7 @@ _BLANK_LINE: Final = re.compile(rb"\n\r?\n")
 # is one memchr per line, and a line that starts with white space is never taken for a row.
 _ROWS: Final = re.compile(
     rb"\n(via|v|call-id|i|from|f|to|t|cseq|content-length|l|identity|y|p-asserted-identity|diversion|privacy"
-    rb"|priority|resource-priority)[ \t]*+:([^\n]*+(?:\n[ \t][^\n]*+)*+)",
+    rb"|priority|resource-priority)[ \t]*+:([^\n]*+(?:\n[ \t][^\n]*+)*)",
     re.IGNORECASE,
 )
 
@@ -60,7 +60,7 @@ _PLAIN_ADDRESS: Final = re.compile(
 )
 _PLAIN_VIA: Final = re.compile(
     rb'[ \t]*+[^/;,"\s]++/[^/;,"\s]++/[^/;,"\s]++[ \t]++([^;,"\s]++)'
-    rb'(?:;(?!branch)[^;,"\s]*+)*+;branch=([^;,"\s]*+)(?:[;,][^"]*+|\r?)',
+    rb'(?:;(?!branch)[^;,"\s]*+)*;branch=([^;,"\s]*+)(?:[;,][^"]*+|\r?)',
     re.IGNORECASE,
 )
 _PLAIN_CSEQ: Final = re.compile(rb"[ \t]*+([0-9]{1,9}) ([" + TOKEN_CHARS + rb"]++)\r?")
