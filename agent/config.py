@@ -1,0 +1,53 @@
+"""The bootstrap file agent.toml as frozen dataclasses: what must be known before anything runs.
+
+Knows which sections there are; what is in one is the settings dataclass of the part that it is for. Must not know what
+a policy says: that is another file, and it can change while the agent runs; this one is read once.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from agent.documents import raise_all, read_toml
+from agent.model import ConfigError
+from agent.ops.settings import AdminSettings, LogSettings, MetricsSettings, PolicySettings, ShutdownSettings
+from agent.settings import fill
+
+CONFIG_FILE: Final = Path("/etc/sbc-edge-agent/agent.toml")
+MAX_CONFIG_BYTES: Final = 1 << 20
+"""A bootstrap file has two pages; a file beyond this is something else that was given by mistake."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """agent.toml. A section that is None was not written, and its part does not run."""
+
+    policy: PolicySettings = field(default_factory=PolicySettings)
+    metrics: MetricsSettings = field(default_factory=MetricsSettings)
+    admin: AdminSettings = field(default_factory=AdminSettings)
+    log: LogSettings = field(default_factory=LogSettings)
+    shutdown: ShutdownSettings = field(default_factory=ShutdownSettings)
+
+
+def read_config(text: str) -> Config:
+    """The configuration that this TOML document describes. Raises ConfigErrors, with every error."""
+    errors: list[ConfigError] = []
+    config = fill(Config, read_toml(text), "", errors)
+    raise_all(errors)
+    assert config is not None
+    return config
+
+
+def load_config(path: Path) -> Config:
+    """The same of a file. Raises ConfigError naming the file if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_CONFIG_BYTES + 1)
+        text = data.decode()
+    except OSError as error:
+        raise ConfigError(str(path), f"cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(str(path), f"is not UTF-8 (byte {error.start})") from None
+    if len(data) > MAX_CONFIG_BYTES:
+        raise ConfigError(str(path), f"is larger than {MAX_CONFIG_BYTES >> 20} MiB")
+    return read_config(text)
