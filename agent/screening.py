@@ -49,7 +49,10 @@ _Judged = tuple[Verdict, tuple[Verdict, ...], Policy, int]
 
 @dataclass(slots=True)
 class Observation:
-    """One SIP message as an ingress saw it. `transport` is "udp", "tcp" or "tls"; addresses without brackets."""
+    """One SIP message as an ingress saw it. `transport` is "udp", "tcp", "tls" or "ws"; addresses without brackets.
+
+    `trunk` and `customer` are names of the policy, where somebody knows them better than the source address tells.
+    """
 
     raw: bytes
     transport: str
@@ -58,6 +61,8 @@ class Observation:
     destination: str
     destination_port: int
     when: float
+    trunk: str = ""
+    customer: str = ""
 
 
 @dataclass(slots=True)
@@ -143,7 +148,11 @@ class Screening:
         if message.method != "INVITE" or message.to_tag:
             self.sessions.observe(message, now)
             return None
-        trunk = self.policy.addresses.sender(observation.source)
+        addresses = self.policy.addresses
+        if observation.trunk or observation.customer:
+            trunk = addresses.named(observation.source, observation.trunk, observation.customer)
+        else:
+            trunk = addresses.sender(observation.source)
         if trunk is None:
             return None
         attempt = attempt_of(observation, message, trunk)

@@ -135,7 +135,7 @@ class _Compiler:
                     self._wrong(where, f"{network} already belongs to trunk {trunks[network].id}")
                 trunks[network] = trunk
         local = Networks(n for n, _ in self._networks(self._message.local_addresses, "local_addresses"))
-        return AddressBook(trunks, local)
+        return AddressBook(trunks, local, frozenset(self._customer_ids))
 
     def _trunk(self, written: pb.Trunk, field: str) -> Trunk:
         self._identifier(written.id, f"{field}.id", self._trunk_ids)

@@ -1,7 +1,7 @@
 """Whose call it is: trunks by source address, longest prefix first. Knows addresses and nothing of SIP."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final
 
@@ -63,10 +63,14 @@ class Networks:
 class AddressBook:
     """Address to trunk, and which addresses are the SBC's own. Remembers answers, within a bound."""
 
-    __slots__ = ("_cache", "_local", "_networks", "_trunks")
+    __slots__ = ("_by_id", "_cache", "_customers", "_local", "_networks", "_trunks")
 
-    def __init__(self, trunks: Mapping[Network, Trunk], local: Networks) -> None:
+    def __init__(
+        self, trunks: Mapping[Network, Trunk], local: Networks, customers: frozenset[str] = frozenset()
+    ) -> None:
         self._trunks = dict(trunks)
+        self._by_id = {trunk.id: trunk for trunk in self._trunks.values()}
+        self._customers = customers
         self._networks = Networks(self._trunks)
         self._local = local
         self._cache: dict[str, Trunk | None] = {}
@@ -77,6 +81,13 @@ class AddressBook:
             return self._cache[address]
         except KeyError:
             return self._look_up(address)
+
+    def named(self, address: str, trunk: str, customer: str) -> Trunk | None:
+        """The same where the SBC itself names the trunk or the customer; a name that no policy knows says nothing."""
+        found = self._by_id.get(trunk) or self.sender(address)
+        if found is None or customer not in self._customers:
+            return found
+        return replace(found, customer=customer)
 
     def _look_up(self, address: str) -> Trunk | None:
         if len(self._cache) >= CACHE_MAX:

@@ -64,3 +64,15 @@ def test_look_up_equals_trying_every_network(networks: list[Network], last: int)
     holding = [n for n in networks if address in n]
     expected = max(holding, key=lambda n: n.prefixlen) if holding else None
     assert Networks(networks).longest(str(address)) == expected
+
+
+def test_the_sbc_may_name_trunk_and_customer_and_a_name_that_nobody_knows_says_nothing() -> None:
+    networks: dict[Network, Trunk] = {ip_network("192.0.2.0/24"): trunk("a"), ip_network("203.0.113.0/24"): trunk("b")}
+    addresses = AddressBook(networks, Networks([ip_network("198.51.100.1/32")]), frozenset({"customer-1"}))
+    named = addresses.named("192.0.2.1", "b", "customer-1")
+    assert named is not None
+    assert (named.id, named.customer, named.upstream) == ("b", "customer-1", "b")
+    assert addresses.named("192.0.2.1", "nobody", "nobody") is addresses.sender("192.0.2.1")
+    assert addresses.named("198.51.100.1", "b", "") is addresses.sender("203.0.113.1"), "a name beats the address"
+    assert addresses.named("198.51.100.1", "", "customer-1") is None, "what the SBC itself sends stays its own"
+    assert addresses.sender("203.0.113.1") is networks[ip_network("203.0.113.0/24")], "and nothing was changed by it"
