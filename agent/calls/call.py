@@ -142,6 +142,29 @@ class Call:
         if branch != ANY_BRANCH:
             self.done = (*self.done, branch)[-TRANSACTIONS:]
 
+    def told_answered(self, tag: bytes) -> Event | None:
+        """Somebody who follows the call himself says that it was answered; which INVITE he does not say."""
+        waited = bool(self.pending)
+        self._settle_all()
+        if tag not in self.dialogs and not self.note_dialog(tag, is_open=True):
+            return Event.BEYOND_BOUNDS
+        if self.talking:
+            return Event.ANSWER
+        return Event.OVER if waited else None  # its BYE was quicker
+
+    def told_over(self, status: int) -> Event | None:
+        """He says that it is over, after this final response to its INVITE, or 0. A challenge is not the end of it."""
+        if status not in CHALLENGES:
+            return Event.OVER
+        if self.talking:
+            return None
+        self._settle_all()
+        return Event.CHALLENGE
+
+    def _settle_all(self) -> None:
+        for branch in self.pending:
+            self.settle(branch)
+
     def note_dialog(self, tag: bytes, *, is_open: bool) -> bool:
         """Remember a dialog. One that ended makes room, so that made-up BYEs cannot crowd out an answer."""
         if len(self.dialogs) >= DIALOGS:

@@ -16,7 +16,7 @@ not followed, as the scan does not read Session-Expires; a lost BYE is made up f
 """
 
 from array import array
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from heapq import heappop, heappush
 from math import ceil
 from typing import Final
@@ -156,6 +156,28 @@ class SessionTable:
             event = read(call, message, from_tag, False)
         if event is not None:
             self._move(call, event)
+
+    def knows(self, call_id: bytes, from_tag: bytes) -> bool:
+        """Whether a call of this caller's tag is in progress."""
+        return hash((call_id, from_tag)) in self._calls
+
+    def note_answer(self, call_id: bytes, from_tag: bytes, to_tag: bytes, now: float) -> bool:
+        """The call was answered, says who follows it himself; False if it is not in progress here."""
+        return self._told(call_id, from_tag, now, lambda call: call.told_answered(to_tag))
+
+    def note_end(self, call_id: bytes, from_tag: bytes, now: float, status: int = 0) -> bool:
+        """The call is over with all its dialogs, or challenged if the final response to its INVITE was 401 or 407."""
+        return self._told(call_id, from_tag, now, lambda call: call.told_over(status))
+
+    def _told(self, call_id: bytes, from_tag: bytes, now: float, read: Callable[[Call], Event | None]) -> bool:
+        self._tick(now)
+        call = self._calls.get(hash((call_id, from_tag)))
+        if call is None:
+            return False
+        event = read(call)
+        if event is not None:
+            self._move(call, event)
+        return True
 
     def sweep(self, now: float) -> int:
         """End the calls whose time is up, and say how many. Traffic does it too; for when there is none."""
