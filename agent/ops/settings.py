@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+from agent.ops.unix_socket import check_name
 from agent.settings import Range, host_and_port
 
 
@@ -31,6 +32,9 @@ class AdminSettings:
 
     socket: Path = Path("/run/sbc-edge-agent/admin.sock")
     group: str = ""
+
+    def __post_init__(self) -> None:
+        check_name(self.socket, "socket")
 
 
 @dataclass(frozen=True, slots=True)

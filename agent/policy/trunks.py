@@ -75,6 +75,11 @@ class AddressBook:
         self._local = local
         self._cache: dict[str, Trunk | None] = {}
 
+    @property
+    def trunks(self) -> tuple[Trunk, ...]:
+        """Every trunk that has an address, in the policy's order."""
+        return tuple(self._by_id.values())
+
     def sender(self, address: str) -> Trunk | None:
         """The trunk that sends from this address, UNKNOWN if nobody claims it, None if it is the SBC itself."""
         try:
