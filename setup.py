@@ -63,7 +63,13 @@ def extension(name: str, *sources: str) -> Extension:
 generate_contracts()
 EXTENSIONS = [
     e
-    for e in (extension("_sip", "sip.c"), extension("_numbers", "numbers.c"), extension("_rates", "rates.c"))
+    for e in (
+        extension("_sip", "sip.c"),
+        extension("_numbers", "numbers.c"),
+        extension("_rates", "rates.c"),
+        extension("_answer", "answer.c"),
+        extension("_udp", "udp.c"),
+    )
     if all((ROOT / s).exists() for s in e.sources)
 ]
 setup(ext_modules=EXTENSIONS)

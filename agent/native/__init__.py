@@ -21,3 +21,5 @@ def _load(name: str) -> ModuleType | None:
 sip = _load("_sip")
 numbers = _load("_numbers")
 rates = _load("_rates")
+answer = _load("_answer")
+udp = _load("_udp")

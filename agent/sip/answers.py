@@ -5,13 +5,14 @@ of refusal gets which answer is not decided here: see the refusal table of the p
 """
 
 import re
-from collections.abc import Iterator, Sequence
-from typing import Final
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, NamedTuple
 
+from agent import native
 from agent.model import Answer, ConfigError, ParseError
 from agent.sip.address import read_address
 from agent.sip.grammar import CONTROL, TOKEN, UNTIL_COMMA
-from agent.sip.headers import canonical_name, read_param, split_semicolons, unfold
+from agent.sip.headers import canonical_name, read_number, read_param, split_semicolons, unfold
 from agent.sip.message import Message
 from agent.sip.reason import (
     BLOCKED_PHRASE,
@@ -25,6 +26,7 @@ from agent.sip.reason import (
     read_block_notice,
 )
 from agent.sip.rows import make_row
+from agent.sip.via import read_top_via
 
 # RFC 3261 21, RFC 4412, RFC 5079, RFC 5360, RFC 6665, RFC 8197, RFC 8224, RFC 8688 and the IANA registry.
 STANDARD_PHRASES: Final[dict[int, str]] = {
@@ -56,6 +58,10 @@ STANDARD_PHRASES: Final[dict[int, str]] = {
 
 # A peer that honours Retry-After sends nothing at all for so long; a day of silence is already an outage.
 MAX_RETRY_AFTER: Final = 86_400
+
+# RFC 3261 18.2.2: where an answer goes whose Via names no port.
+DEFAULT_PORT: Final = 5060
+MAX_PORT: Final = 65_535
 
 # What every response copies from its request (RFC 3261 8.2.6.2).
 _COPIED: Final = {b"via": "Via", b"from": "From", b"to": "To", b"call-id": "Call-ID", b"cseq": "CSeq"}
@@ -171,6 +177,18 @@ def invalid_identity_header() -> Answer:
     return plain(438)
 
 
+class Rendered(NamedTuple):
+    """The bytes of an `Answer` that are the same for every request: render once, answer many."""
+
+    status_line: bytes
+    rows: bytes
+
+
+def render(answer: Answer) -> Rendered:
+    """The bytes of an answer. Raises ConfigError (code, phrase, or the header's name) if it cannot be sent."""
+    return Rendered(_status_line(answer), b"".join(_own_rows(answer)))
+
+
 def build_answer(request: bytes, answer: Answer, *, to_tag: str, source: tuple[str, int] | None = None) -> bytes:
     """The response to a request (RFC 3261 8.2.6.2): Via rows, From, To, Call-ID and CSeq exactly as received.
 
@@ -182,20 +200,54 @@ def build_answer(request: bytes, answer: Answer, *, to_tag: str, source: tuple[s
     Raises ParseError (place: the header) where the request lacks one of them, ConfigError for an answer or
     tag that cannot be sent, ValueError for an ACK, which is never answered, and for a response.
     """
+    return build_reply(request, render(answer), to_tag, source)[0]
+
+
+def build_reply_py(
+    request: bytes, answer: Rendered, to_tag: str, source: tuple[str, int] | None = None
+) -> tuple[bytes, int]:
+    """As `build_answer`, and the port that the response goes to over UDP (RFC 3261 18.2.2, RFC 3581 4).
+
+    That is the source port if the top Via asks for it with `rport`, else the one of its sent-by, 5060 where that
+    names none (and where there is no source to tell).
+    """
     start = request.find(b"\n", len(request) - len(request.lstrip(b"\r\n")))
     if request.lstrip(b"\r\n")[:4].upper() in (b"ACK ", b"SIP/"):
         raise ValueError("only a request other than ACK is answered")
     if not TOKEN.fullmatch(to_tag.encode("ascii", "replace")):
         raise ConfigError("to_tag", f"{to_tag!r} is not a token")
     copied = _copied_rows(request, start)
+    port = DEFAULT_PORT
     if source is not None:
+        port = _reply_port(copied[b"via"][0], source[1])
         copied[b"via"][0] = _with_source(copied[b"via"][0], *source)
     copied[b"to"] = [_with_tag(copied[b"to"][0], to_tag.encode("ascii"))]
-    parts = [_status_line(answer), *copied[b"via"]]
+    parts = [answer.status_line, *copied[b"via"]]
     parts += (copied[key][0] for key in (b"from", b"to", b"call-id", b"cseq"))
-    parts += _own_rows(answer)
-    parts.append(b"Content-Length: 0\r\n\r\n")
-    return b"".join(parts)
+    parts += (answer.rows, b"Content-Length: 0\r\n\r\n")
+    return b"".join(parts), port
+
+
+_BuildReply = Callable[[bytes, Rendered, str, tuple[str, int] | None], tuple[bytes, int]]
+
+
+def _choose() -> _BuildReply:
+    """The compiled twin where it is loaded; it leaves what is not plain, and every error, to the reference."""
+    if native.answer is None:
+        return build_reply_py
+    build = native.answer.build
+
+    def build_reply_native(
+        request: bytes, answer: Rendered, to_tag: str, source: tuple[str, int] | None = None
+    ) -> tuple[bytes, int]:
+        host, port = source or (None, 0)
+        built: tuple[bytes, int] | None = build(request, answer.status_line, answer.rows, to_tag, host, port)
+        return built or build_reply_py(request, answer, to_tag, source)
+
+    return build_reply_native
+
+
+build_reply: Final[_BuildReply] = _choose()
 
 
 def read_block_reason(message: Message) -> BlockNotice | None:
@@ -243,6 +295,20 @@ def _with_tag(to: bytes, tag: bytes) -> bytes:
     if read_param(params, b"tag") is not None:
         return to
     return to.rstrip(b" \t\r\n") + b";tag=" + tag + b"\r\n"
+
+
+def _reply_port(via: bytes, source_port: int) -> int:
+    """The port that an answer goes to; `via` is the first row, `source_port` where the request came from."""
+    value = unfold(via.partition(b":")[2])
+    comma = UNTIL_COMMA.match(value)
+    end = comma.end() if comma else 0
+    element = value[:end] if value[end : end + 1] == b"," else value
+    if read_param(element, b"rport") is not None:
+        return source_port
+    _, sent_by = read_top_via(value)
+    _, *digits = sent_by.rpartition(b"]")[2].split(b":")  # IPv6 without brackets names no port that can be told
+    port = read_number(digits[0], MAX_PORT) if len(digits) == 1 else 0
+    return port if 1 <= port <= MAX_PORT else DEFAULT_PORT
 
 
 def _with_source(via: bytes, address: str, port: int) -> bytes:

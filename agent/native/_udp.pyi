@@ -1,0 +1,6 @@
+# The compiled twin of agent/ingress/datagrams.py, which says what the functions do.
+
+MAX_BATCH: int
+
+def recv_batch(fd: int, most: int, /) -> list[tuple[bytes, bytes]]: ...
+def send_batch(fd: int, datagrams: list[tuple[bytes, bytes]], /) -> int: ...
