@@ -3,6 +3,11 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
+# Where the machine has certificates of its own, use them: networks with a TLS proxy install theirs there.
+ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt),)
+export UV_SYSTEM_CERTS := true
+endif
+
 VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready

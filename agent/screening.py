@@ -32,7 +32,6 @@ from agent.model import (
 from agent.numbers.reading import read_number
 from agent.policy.policy import Policy
 from agent.policy.rules import RuleState, build_rules
-from agent.policy.rules.limits import LimitStage
 from agent.policy.trunks import Trunk
 from agent.records.record import CallRecord
 from agent.sip.answers import build_answer
@@ -177,32 +176,27 @@ class Screening:
         emergency = rules.emergency.check(attempt, now)
         if emergency is not None:
             return Decision(NEW, attempt, emergency, (), self.policy)
-        refusals: list[tuple[bool, Verdict]] | None = None
+        refusals: list[tuple[bool, Verdict]] = []
         for rule in rules.before:
-            verdict = rule.check(attempt, now)
-            if verdict is not None:
-                refusals = [*(refusals or ()), (rule.enforcing, verdict)]
+            if (verdict := rule.check(attempt, now)) is not None:
+                refusals.append((rule.enforcing, verdict))
         limits = rules.limits
         if limits is not None and (over := limits.check(attempt, now)):
-            refusals = [*(refusals or ()), *over]
+            refusals += over
         for rule in rules.after:
-            verdict = rule.check(attempt, now)
-            if verdict is not None:
-                refusals = [*(refusals or ()), (rule.enforcing, verdict)]
-        refusal: Verdict | None = None
-        shadow: tuple[Verdict, ...] = ()
-        if refusals is not None:
-            refusal = next((verdict for enforcing, verdict in refusals if enforcing), None)
-            shadow = tuple([verdict for enforcing, verdict in refusals if not enforcing])
-        if refusal is None and limits is not None:
-            self._admit(limits, attempt, now)
-        return Decision(NEW, attempt, refusal or PASSED, shadow, self.policy)
-
-    def _admit(self, limits: LimitStage, attempt: CallAttempt, now: float) -> None:
-        keys = limits.admit(now)
-        if keys:
+            if (verdict := rule.check(attempt, now)) is not None:
+                refusals.append((rule.enforcing, verdict))
+        verdict, shadow = _settle(refusals) if refusals else (PASSED, ())
+        if verdict is PASSED and limits is not None and (keys := limits.admit(now)):
             message = attempt.message
             self.sessions.open(message.call_id, message.from_tag, keys, now, message.branch)
+        return Decision(NEW, attempt, verdict, shadow, self.policy)
+
+
+def _settle(refusals: list[tuple[bool, Verdict]]) -> tuple[Verdict, tuple[Verdict, ...]]:
+    """The first refusal by an enforcing rule, PASSED if there is none; and what the shadow rules refused."""
+    deciding = next((verdict for enforcing, verdict in refusals if enforcing), PASSED)
+    return deciding, tuple([verdict for enforcing, verdict in refusals if not enforcing])
 
 
 def _numbers(attempt: CallAttempt) -> int:

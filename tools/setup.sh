@@ -22,8 +22,6 @@ fi
 echo "setup: making .venv" >&2
 [ -x .venv/bin/python ] || python3 -m venv .venv
 .venv/bin/python -m pip install --quiet --disable-pip-version-check uv
-# The certificates of the machine, where it has any: networks with a TLS proxy of their own install theirs there.
-[ -e /etc/ssl/certs/ca-certificates.crt ] && export UV_SYSTEM_CERTS=true
 .venv/bin/uv sync --frozen --quiet --all-extras --inexact
 .venv/bin/sbc-agent --version >&2
 .venv/bin/python -c 'from agent import native; print("setup: compiled twins:",

@@ -14,13 +14,12 @@ from agent.policy.policy import DnoSpec, Mode
 
 NAME: Final = "do-not-originate"
 INVALID: Final = NumberKind.NANP_INVALID
-LISTABLE: Final = (NumberKind.NANP, NumberKind.FOREIGN)  # a tuple: hashing an enum costs more than this
 
 
 class DoNotOriginateRule:
     """Looks up the calling number on every list, in the order of the policy."""
 
-    __slots__ = ("_allow", "_lists", "_refuse", "_refuse_invalid", "enforcing")
+    __slots__ = ("_allow", "_lookups", "_refuse", "_refuse_invalid", "enforcing")
 
     name = NAME
 
@@ -28,7 +27,7 @@ class DoNotOriginateRule:
         self.enforcing = spec.rule.mode is Mode.ENFORCE
         self._refuse = Refuse(spec.rule.answer)
         self._allow = spec.rule.allow
-        self._lists = spec.lists
+        self._lookups = tuple((name, dno_list.lookup) for name, dno_list in spec.lists)
         self._refuse_invalid = spec.refuse_invalid
 
     def check(self, attempt: CallAttempt, _now: float) -> Verdict | None:
@@ -44,14 +43,11 @@ class DoNotOriginateRule:
         return Verdict(self._refuse, NAME, Category.DO_NOT_ORIGINATE, why)
 
     def _find(self, number: Number, when: float) -> str:
-        kind = number.kind
-        if kind in LISTABLE:
-            for name, dno_list in self._lists:
-                hit = dno_list.lookup(number, when)
-                if hit is not None:
-                    return _why(number, name, hit)
-            return ""
-        if kind == INVALID and self._refuse_invalid:
+        for name, lookup in self._lookups:
+            hit = lookup(number, when)
+            if hit is not None:
+                return _why(number, name, hit)
+        if number.kind is INVALID and self._refuse_invalid:
             return f"{number.digits} is not a valid NANP number: {judge(number.national).reason}"
         return ""
 
