@@ -127,6 +127,10 @@ class Screening:
             case Allow():
                 return (RELEASE,)
 
+    def to_tag(self, message: Scan) -> str:
+        """The To tag of every answer to this request; its copies, its ACK and its CANCEL have the same one."""
+        return _to_tag(self._secret, message)
+
     def handle(self, observation: Observation, now: float) -> Decision | None:
         """Take one message into account. A decision for an INVITE without To tag; None for everything else.
 
@@ -179,7 +183,7 @@ class Screening:
         refusals: list[tuple[bool, Verdict]] = []
         for rule in rules.before:
             if (verdict := rule.check(attempt, now)) is not None:
-                refusals.append((rule.enforcing, verdict))
+                refusals.append((rule.enforcing, verdict))  # noqa: PERF401  one list, three sources
         limits = rules.limits
         if limits is not None and (over := limits.check(attempt, now)):
             refusals += over
