@@ -85,13 +85,13 @@ _RELIABLE: Final = len(INTERVALS)  # the stage of a reliable transport: Timer H 
 
 
 class Transaction(Generic[Destination]):
-    """One answered INVITE. `payload` and `destination` are kept until the ACK has come."""
+    """One answered INVITE. `payload` is kept until the ACK has come."""
 
     __slots__ = ("deadline", "destination", "key", "payload", "stage", "state")
 
     key: str
     payload: bytes
-    destination: Destination | None
+    destination: Destination
     state: State
     stage: int  # which interval is running
     deadline: float
@@ -144,15 +144,15 @@ class ServerTransactions(Generic[Destination]):
         self.waiting += 1
         self._enqueue(self._queues[stage], it)
 
-    def invite(self, key: str) -> bytes | None:
-        """The bytes that a copy of an INVITE is answered with: b"" for none, None if the INVITE is not known."""
+    def invite(self, key: str) -> tuple[bytes, Destination] | None:
+        """What a copy of an INVITE is answered with, and where: b"" for nothing, None if the INVITE is not known."""
         it = self._known.get(key)
         if it is None:
             return None
         if not self._move(it, Event.INVITE):
-            return b""
+            return b"", it.destination
         self.retransmissions += 1
-        return it.payload
+        return it.payload, it.destination
 
     def ack(self, key: str, now: float) -> bool:
         """Take in an ACK. False if it acknowledges nothing known, which is as well: no ACK is ever answered."""
@@ -165,7 +165,6 @@ class ServerTransactions(Generic[Destination]):
             self.waiting -= 1
             self.acknowledged += 1
             it.payload = b""
-            it.destination = None
             if it.stage == _RELIABLE:  # Timer I is 0: a reliable transport brings no copies
                 self._forget(it)
             else:
@@ -197,7 +196,7 @@ class ServerTransactions(Generic[Destination]):
                 if stage >= _GIVE_UP:
                     self._move(it, Event.TIMER_H)
                     self._give_up(it)
-                elif self._move(it, Event.TIMER_G) and it.destination is not None:
+                elif self._move(it, Event.TIMER_G):
                     out.append((it.payload, it.destination))
                     self.retransmissions += 1
                     self._run(it, stage + 1, now)
