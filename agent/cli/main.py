@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from agent.cli.output import EXIT_HELP, USAGE_ERROR
 
 COMMANDS: dict[str, tuple[str, str]] = {
+    "run": ("agent.cli.run", "run the agent in the foreground, as its service does"),
     "replay": ("agent.cli.replay", "screen the calls of a capture file and show what would be refused"),
     "parse": ("agent.cli.parse", "read one SIP message and show it as JSON, or say where it is wrong"),
     "policy": ("agent.cli.policy", "check, show or start a policy file"),

@@ -134,7 +134,7 @@ class AdminServer:
 
     async def stop(self, grace: float) -> None:
         """Take nothing new; requests have `grace` seconds. The socket is gone then."""
-        server, self._server = self._server, None
-        if server is not None:
-            await server.stop(grace)
+        if self._server is not None:
+            await self._server.stop(grace)
+            self._server = None
             self._settings.socket.unlink(missing_ok=True)

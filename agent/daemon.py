@@ -1,0 +1,258 @@
+"""The composition root: builds every part from the configuration, runs them, and stops them in reverse.
+
+Nothing else wires parts together. What runs is decided by the sections of agent.toml. When a part fails:
+
+- configuration or policy wrong at the start: exit 78 (EX_CONFIG), with every error; systemd does not try again, and
+  the SBC lets calls pass. On a reload the old policy stays.
+- a way in (hook, redirect) cannot start: the others run, it is tried again. If none can: exit 1, systemd tries again.
+- metrics, admin or records cannot start: calls are screened without them, they are tried again, `health` says why.
+- a fault in a timer or a signal's work: counted, logged once per kind, and life goes on.
+"""
+
+import asyncio
+import gc
+import os
+import signal
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Final
+
+from agent.config import Config
+from agent.model import ConfigError
+from agent.ops.admin import AdminServer, AdminService
+from agent.ops.log import Log
+from agent.ops.metrics import Page
+from agent.ops.metrics_server import MetricsServer
+from agent.ops.notify import Notifier
+from agent.ops.policy_keeper import PolicyKeeper
+from agent.ops.readings import Readings
+from agent.ops.supervision import Supervised, stop_all
+from agent.policy.policy import Policy
+from agent.screening import Decision, Screening
+from agent.service import RecordSink, Service
+from agent.settings import host_and_port
+
+OK: Final = 0
+NO_WAY_IN: Final = 1
+EX_CONFIG: Final = 78
+"""sysexits.h: what the operator wrote is wrong. The unit's RestartPreventExitStatus."""
+
+TICK_SECONDS: Final = 0.1
+"""How often the event loop is measured."""
+
+SECRET_BYTES: Final = 32
+
+
+class Sinks:
+    """Where decided attempts go: to every one of these, in order. None of them waits or raises."""
+
+    def __init__(self, *sinks: RecordSink) -> None:
+        self._puts = tuple(sink.put for sink in sinks)
+
+    def put(self, decision: Decision) -> None:
+        for put in self._puts:
+            put(decision)
+
+
+@dataclass(slots=True)
+class Parts:
+    """What runs. `records` starts first and stops after the ways in; `around` starts last and stops last."""
+
+    service: Service
+    readings: Readings
+    keeper: PolicyKeeper
+    records: list[Supervised]
+    ways_in: list[Supervised]
+    around: list[Supervised]
+
+    def in_order(self) -> list[Supervised]:
+        """As they start."""
+        return [*self.records, *self.ways_in, *self.around]
+
+
+class Daemon:
+    """Runs until it is told to end. `run` once."""
+
+    def __init__(self, config: Config, policy: Policy, log: Log, notifier: Notifier) -> None:
+        self._config = config
+        self._policy = policy
+        self._log = log
+        self._notifier = notifier
+        self._ending = asyncio.Event()
+        self._hasten = asyncio.Event()
+        self._timers: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> int:
+        """Start, serve, drain. Returns the exit code of the process."""
+        parts = build_parts(self._config, self._policy, self._log, self.end)
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, lambda: self._in_background(self._reload(parts), "reload"))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.end)
+        started = await self._start(parts)
+        if started:
+            await self._ending.wait()
+        await self._stop(parts)
+        return OK if started else NO_WAY_IN
+
+    def end(self) -> None:
+        """Begin to end; the second time, at once."""
+        if self._ending.is_set():
+            self._hasten.set()
+        self._ending.set()
+
+    async def _start(self, parts: Parts) -> bool:
+        """Whether there is a way in for calls."""
+        for part in parts.in_order():
+            await part.start()
+        if not any(part.running for part in parts.ways_in):
+            self._log.error("no way in for calls could start", errors=[p.health()[1] for p in parts.ways_in])
+            return False
+        self._every(TICK_SECONDS, _Pulse(parts, self._log, self._notifier, time.monotonic).beat, "pulse")
+        if self._notifier.watchdog_seconds:
+            self._every(self._notifier.watchdog_seconds, self._notifier.alive, "watchdog")
+        gc.collect()
+        gc.freeze()  # code and policy are there to stay: the collector need not look at them again
+        self._notifier.ready(_summary(parts))
+        self._log.info(
+            "ready",
+            version=parts.readings.version,
+            policy_generation=self._policy.generation,
+            components={part.name: part.health()[1] for part in parts.in_order()},
+        )
+        return True
+
+    async def _stop(self, parts: Parts) -> None:
+        grace = self._config.shutdown.grace
+        parts.service.draining = True
+        self._notifier.stopping("draining")
+        self._log.info("draining", grace_seconds=grace)
+        for group in (parts.ways_in, parts.records, parts.around):
+            await stop_all(group, grace, self._hasten, self._log)
+        for timer in self._timers:
+            timer.cancel()
+        tally = parts.service.tally
+        self._log.info("stopped", attempts=tally.attempts, faults=self._log.faults)
+
+    async def _reload(self, parts: Parts) -> None:
+        self._notifier.reloading()
+        try:
+            await parts.keeper.reload()
+        except ConfigError:
+            pass  # the keeper has told the log, and whoever asks for the status
+        finally:
+            self._notifier.ready(_summary(parts))
+
+    def _every(self, seconds: float, action: Callable[[], None], name: str) -> None:
+        """Call `action` every so many seconds until the end; a fault of it does not end it."""
+
+        async def repeat() -> None:
+            while True:
+                try:
+                    action()
+                except Exception as error:  # a timer that dies is worse than a call of it that fails
+                    self._log.fault(error, name)
+                await asyncio.sleep(seconds)
+
+        self._keep(asyncio.create_task(repeat(), name=name))
+
+    def _in_background(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        async def guarded() -> None:
+            try:
+                await work
+            except Exception as error:  # nobody awaits what a signal begins
+                self._log.fault(error, name)
+
+        self._keep(asyncio.create_task(guarded(), name=name))
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        self._timers.add(task)
+        task.add_done_callback(self._timers.discard)
+
+
+class _Pulse:
+    """What is done regularly. `beat` is called every TICK_SECONDS; `clock` is monotonic."""
+
+    def __init__(self, parts: Parts, log: Log, notifier: Notifier, clock: Callable[[], float]) -> None:
+        self._parts = parts
+        self._log = log
+        self._notifier = notifier
+        self._told = _summary(parts)
+        self._clock = clock
+        self._last = self._second = clock()
+        self._stall = 0.0
+
+    def beat(self) -> None:
+        """Measure how late this is; once a second, do what a second brings."""
+        now = self._clock()
+        self._stall = max(self._stall, now - self._last - TICK_SECONDS)
+        self._last = now
+        if now - self._second >= 1.0:
+            self._second = now
+            self._parts.readings.stall, self._stall = self._stall, 0.0
+            self._parts.service.screening.sessions.sweep(now)
+            self._log.second()
+            self._tell()
+
+    def _tell(self) -> None:
+        """Tell systemd when things are no longer as it was told."""
+        summary = _summary(self._parts)
+        if summary != self._told:
+            self._told = summary
+            self._notifier.status(summary)
+
+
+def build_parts(config: Config, policy: Policy, log: Log, end: Callable[[], None]) -> Parts:
+    """Everything that the configuration asks for, not yet started."""
+    sinks: list[RecordSink] = [log]
+    service = build_service(policy, Sinks(*sinks), log)
+    readings = Readings(service, log, [], installed_version())
+    keeper = PolicyKeeper(service, config.policy.file, readings.changes, log)
+    parts = Parts(service, readings, keeper, [], [], [])
+    parts.around = build_around(config, parts, log, end)
+    readings.components = parts.in_order()
+    return parts
+
+
+def build_service(policy: Policy, records: RecordSink, log: Log) -> Service:
+    """Screening with its faults told to the log. The secret of its To tags lasts as long as the process."""
+    screening = Screening(policy, os.urandom(SECRET_BYTES), lambda error: log.fault(error, "screening"))
+    return Service(screening, records)
+
+
+def build_around(config: Config, parts: Parts, log: Log, end: Callable[[], None]) -> list[Supervised]:
+    """Admin and metrics: calls are screened without them, too."""
+    admin = AdminServer(config.admin, AdminService(parts.readings, parts.keeper, end))
+    around = [Supervised(admin, "admin", log)]
+    if config.metrics.listen:
+        host, port = host_and_port(config.metrics.listen, "metrics.listen")
+        around.append(Supervised(MetricsServer(host, port, Page(parts.readings)), "metrics.listen", log))
+    return around
+
+
+def installed_version() -> str:
+    """That of the package; "unknown" in a source tree that was never installed."""
+    try:
+        return version("sbc-edge-agent")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def run_daemon(config: Config, policy: Policy, log: Log, environment: Mapping[str, str]) -> int:
+    """Run until SIGTERM or until drained; returns the exit code. `environment` may hold NOTIFY_SOCKET."""
+
+    async def main() -> int:
+        return await Daemon(config, policy, log, Notifier(environment)).run()
+
+    return asyncio.run(main())
+
+
+def _summary(parts: Parts) -> str:
+    """One line for `systemctl status`."""
+    policy = parts.service.policy
+    ill = [part.name for part in parts.in_order() if not part.health()[0]]
+    trouble = f"; not well: {', '.join(ill)}" if ill else ""
+    error = "; the last policy offered was refused" if parts.readings.changes.last_error else ""
+    return f"screening by policy generation {policy.generation}{trouble}{error}"
