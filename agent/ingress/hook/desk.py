@@ -1,0 +1,96 @@
+"""What the hook does with one request or event, wherever it comes from: screen it, or tell the sessions.
+
+Knows the service and the bytes of `wire`; must not know gRPC. Never raises: what goes wrong here lets the call pass.
+"""
+
+import time
+from collections.abc import Callable
+
+from agent.ingress.hook import wire
+from agent.model import ParseError, Refuse, Reply
+from agent.screening import Decision
+from agent.service import Service
+from agent.sip.scan import scan
+
+NOT_OURS = "not a request that is decided"
+FAILED = "screening failed"
+
+
+class Desk:
+    """Answers requests and takes events in, and counts both. `clock` is the one that `service` reads."""
+
+    def __init__(
+        self,
+        service: Service,
+        on_failure: Callable[[Exception], None] = lambda _error: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.requests = 0
+        self.unusable_requests = 0  # a field of it cannot be used
+        self.failures = 0  # faults of ours, each of them passed
+        self.events_accepted = 0
+        self.events_ignored = 0
+        self._service = service
+        self._on_failure = on_failure
+        self._clock = clock
+        self._writer = wire.ResponseWriter()
+
+    def answer(self, request: wire.Request) -> bytes:
+        """The ScreenResponse to a request: DECISION_NOT_DECIDED for all that is not, cannot or failed to be decided."""
+        self.requests += 1
+        number, observation, is_raw, fault = request
+        if observation is None:
+            self.unusable_requests += 1
+            return self._not_decided(number, fault)
+        try:
+            decision = self._service.handle(observation)
+            if decision is None:
+                return self._not_decided(number, NOT_OURS)
+            return self._writer.decided(number, decision, self._reply(decision) if is_raw else b"")
+        except Exception as error:  # the one place where a fault of ours must end: here the call passes
+            self._failed(error)
+            return self._not_decided(number, FAILED)
+
+    def answer_all(self, requests: list[wire.Request]) -> list[bytes]:
+        """The same for several, each framed as a part of a ScreenStreamResponse."""
+        return [wire.framed(self.answer(request)) for request in requests]
+
+    def take(self, told: wire.Told | None) -> bool:
+        """Tell the sessions what became of a call; False for what is unreadable or of no call in progress."""
+        try:
+            taken = told is not None and self._take(told)
+        except ParseError:
+            taken = False
+        except Exception as error:
+            self._failed(error)
+            taken = False
+        self.events_accepted += taken
+        self.events_ignored += not taken
+        return taken
+
+    def _reply(self, decision: Decision) -> bytes:
+        if not isinstance(decision.verdict.action, Refuse):
+            return b""
+        return next((e.payload for e in self._service.effects(decision) if isinstance(e, Reply)), b"")
+
+    def _take(self, told: wire.Told) -> bool:
+        sessions = self._service.screening.sessions
+        now = self._clock()
+        if told.answered:
+            return sessions.note_answer(told.call_id, told.from_tag, told.to_tag, now)
+        if told.ended is not None:
+            return sessions.note_end(told.call_id, told.from_tag, now, told.ended)
+        message = scan(told.message)
+        if told.is_egress:  # another leg, with identifiers of its own: it changes no count
+            return message.method == "INVITE" and sessions.knows(told.call_id, told.from_tag)
+        # The caller's tag is in From of what he sends and of its responses, else in To (RFC 3261 12.2).
+        known = any(sessions.knows(message.call_id, tag) for tag in (message.from_tag, message.to_tag))
+        sessions.observe(message, now)
+        return known
+
+    def _not_decided(self, number: int, why: str) -> bytes:
+        return wire.not_decided(number, why, self._service.policy.generation)
+
+    def _failed(self, error: Exception) -> None:
+        self.failures += 1
+        self._on_failure(error)

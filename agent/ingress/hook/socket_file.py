@@ -1,0 +1,88 @@
+"""The Unix socket's file: who may open it, and whether somebody listens on it already.
+
+gRPC binds the socket by itself and says nothing of its peers (SO_PEERCRED is out of reach), so the permissions of the
+file and of its folders are the whole guard. The socket is made in a folder that nobody else can enter, gets its
+permissions there, and then takes its name: at no moment can it be opened by somebody who must not.
+"""
+
+import grp
+import os
+import shutil
+import socket
+import stat
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from agent.model import ConfigError
+
+CONNECT_SECONDS: Final = 1.0
+"""Who listens on a local socket is connected at once; this is for a process that is stopped."""
+
+
+class SocketFile:
+    """A name for a socket that a server is about to make."""
+
+    def __init__(self, path: Path, mode: int, group: str) -> None:
+        self.path = path
+        self._mode = mode
+        self._group = group
+        self._inode: tuple[int, int] | None = None
+
+    def prepare(self) -> Path:
+        """Where to bind. Raises ConfigError if the name is taken or the group unknown, OSError without permission."""
+        self._group_id()
+        refuse_taken(self.path)
+        # In the same folder, as a name is given to a file by rename, within one file system.
+        return Path(tempfile.mkdtemp(prefix=".hook-", dir=self.path.parent)) / "s"
+
+    def publish(self, bound: Path) -> None:
+        """Give the socket its permissions and then its name. Raises OSError."""
+        group = self._group_id()
+        if group is not None:
+            os.chown(bound, -1, group)
+        bound.chmod(self._mode)
+        made = bound.stat()
+        bound.replace(self.path)
+        self._inode = (made.st_dev, made.st_ino)
+
+    def discard(self, bound: Path) -> None:
+        """Remove what `prepare` made."""
+        shutil.rmtree(bound.parent, ignore_errors=True)
+
+    def remove(self) -> None:
+        """Take the name away, unless it is somebody else's by now."""
+        try:
+            now = self.path.lstat()
+            if (now.st_dev, now.st_ino) == self._inode:
+                self.path.unlink()
+        except OSError:
+            pass  # it is gone, or its folder is
+        self._inode = None
+
+    def _group_id(self) -> int | None:
+        if not self._group:
+            return None
+        try:
+            return grp.getgrnam(self._group).gr_gid
+        except KeyError:
+            raise ConfigError("hook.group", f'there is no group "{self._group}"') from None
+
+
+def refuse_taken(path: Path) -> None:
+    """Raise ConfigError if something stands at `path` that is not a socket on which nobody listens."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise ConfigError("hook.socket", f"{path} exists and is no socket")
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(CONNECT_SECONDS)
+        try:
+            probe.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            return  # left behind by a process that was killed
+        except OSError as error:
+            raise ConfigError("hook.socket", f"{path} is a socket that cannot be tried: {error.strerror}") from None
+    raise ConfigError("hook.socket", f"somebody listens on {path} already")
