@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from agent.documents import raise_all, read_toml
+from agent.loading import read_text
 from agent.model import ConfigError
 from agent.ops.settings import AdminSettings, LogSettings, MetricsSettings, PolicySettings, ShutdownSettings
 from agent.settings import fill
@@ -40,14 +41,4 @@ def read_config(text: str) -> Config:
 
 def load_config(path: Path) -> Config:
     """The same of a file. Raises ConfigError naming the file if it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_CONFIG_BYTES + 1)
-        text = data.decode()
-    except OSError as error:
-        raise ConfigError(str(path), f"cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(str(path), f"is not UTF-8 (byte {error.start})") from None
-    if len(data) > MAX_CONFIG_BYTES:
-        raise ConfigError(str(path), f"is larger than {MAX_CONFIG_BYTES >> 20} MiB")
-    return read_config(text)
+    return read_config(read_text(path, MAX_CONFIG_BYTES))

@@ -15,19 +15,24 @@ from sbcedge.policy.v1 import policy_pb2
 MAX_POLICY_BYTES = 16 << 20
 
 
-def read_policy(path: Path) -> policy_pb2.Policy:
-    """The policy as written. Raises ConfigError naming the file, ConfigErrors naming every wrong field."""
+def read_text(path: Path, most: int) -> str:
+    """A whole file of UTF-8. Raises ConfigError naming the file: unreadable, larger than `most` bytes, no UTF-8."""
     try:
         with path.open("rb") as file:
-            data = file.read(MAX_POLICY_BYTES + 1)
+            data = file.read(most + 1)
         text = data.decode()
     except OSError as error:
         raise ConfigError(str(path), f"cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise ConfigError(str(path), f"is not UTF-8 (byte {error.start})") from None
-    if len(data) > MAX_POLICY_BYTES:
-        raise ConfigError(str(path), f"is larger than {MAX_POLICY_BYTES >> 20} MiB")
-    return from_toml(text)
+    if len(data) > most:
+        raise ConfigError(str(path), f"is larger than {most >> 20} MiB")
+    return text
+
+
+def read_policy(path: Path) -> policy_pb2.Policy:
+    """The policy as written. Raises ConfigError naming the file, ConfigErrors naming every wrong field."""
+    return from_toml(read_text(path, MAX_POLICY_BYTES))
 
 
 def open_list(path: Path) -> DnoList:

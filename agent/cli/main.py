@@ -11,6 +11,9 @@ from agent.cli.output import EXIT_HELP, USAGE_ERROR
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("agent.cli.run", "run the agent in the foreground, as its service does"),
+    "status": ("agent.cli.status", "show how the running agent is, and what it has decided"),
+    "top": ("agent.cli.top", "show live what the running agent is deciding"),
+    "drain": ("agent.cli.drain", "let the running agent finish what it has and end"),
     "replay": ("agent.cli.replay", "screen the calls of a capture file and show what would be refused"),
     "parse": ("agent.cli.parse", "read one SIP message and show it as JSON, or say where it is wrong"),
     "policy": ("agent.cli.policy", "check, show or start a policy file"),

@@ -9,12 +9,19 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
+from agent.cli.asking import add_socket
 from agent.cli.output import BAD_INPUT, OK, complain, print_json, print_table
 from agent.model import ConfigError, ConfigErrors
 
 CHECK: Final = "say whether a policy file is right; if not, name every error and its field"
 SHOW: Final = "show what a policy amounts to, with every default filled in"
+APPLY: Final = "let the running agent decide by another policy, without a restart"
 INIT: Final = "write a commented policy to start from"
+
+APPLY_SECONDS: Final = 120.0
+"""The agent opens and checks lists before it answers; those of millions of numbers take a second."""
+
+OWN: Final = Path("the agent's own policy")
 
 RULES: Final = "Rules, in their order"
 
@@ -23,6 +30,9 @@ examples:
   sbc-agent policy init policy.toml        a policy that teaches every rule; edit it
   sbc-agent policy check policy.toml       every error at once, each with its field
   sbc-agent policy show policy.toml        what it decides by, defaults included
+  sbc-agent policy apply                   the running agent reads its policy file again, like SIGHUP
+  sbc-agent policy apply trial.toml        it decides by this one, until it is restarted or reads its file again;
+                                           lists are looked for beside its own policy file
 
 exit codes: 0 done; 1 the policy is wrong or a file cannot be read or written; 2 wrong usage; 130 interrupted"""
 
@@ -39,6 +49,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     form = show.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="as JSON (sbcedge.policy.v1.Policy)")
     form.add_argument("--toml", action="store_true", help="as a policy file")
+    apply = actions.add_parser("apply", help=APPLY, description=f"{APPLY.capitalize()}.")
+    apply.add_argument("file", type=Path, nargs="?", metavar="FILE", help="policy file (default: the agent's own)")
+    apply.add_argument("--json", action="store_true", help="print one JSON object")
+    add_socket(apply)
     init = actions.add_parser("init", help=INIT, description=f"{INIT.capitalize()}.")
     init.add_argument(
         "file",
@@ -55,19 +69,20 @@ def run(args: argparse.Namespace) -> int:
     if args.action == "init":
         return _init(args.file, force=args.force)
     try:
-        return _check(args) if args.action == "check" else _show(args)
+        return {"check": _check, "show": _show, "apply": _apply}[args.action](args)
     except ConfigError as error:
         errors = error.errors if isinstance(error, ConfigErrors) else (error,)
+        file = args.file or OWN
         if args.json:
             print_json(
                 {
-                    "file": str(args.file),
+                    "file": str(file),
                     "ok": False,
                     "errors": [{"field": e.field, "reason": e.reason} for e in errors],
                 }
             )
         else:
-            _complain_of(args.file, errors)
+            _complain_of(file, errors)
         return BAD_INPUT
 
 
@@ -117,6 +132,28 @@ def _show(args: argparse.Namespace) -> int:
         print_table("Trunks", TRUNK_COLUMNS, trunk_rows(full))
         print()
         print_table(RULES, COLUMNS, rule_rows(full, policy))
+    return OK
+
+
+def _apply(args: argparse.Namespace) -> int:
+    from agent.cli.asking import AgentError, agent_at  # noqa: PLC0415
+    from agent.loading import MAX_POLICY_BYTES, read_text  # noqa: PLC0415
+    from sbcedge.admin.v1 import admin_pb2  # noqa: PLC0415
+
+    text = "" if args.file is None else read_text(args.file, MAX_POLICY_BYTES) or "\n"  # empty means the agent's own
+    request = admin_pb2.ApplyPolicyRequest(toml=text)
+    try:
+        with agent_at(args.socket) as agent:
+            response = agent.ApplyPolicy(request, timeout=APPLY_SECONDS)
+    except AgentError as error:
+        complain(str(error))
+        return BAD_INPUT
+    if not response.applied:
+        raise ConfigErrors([ConfigError(e.field, e.reason) for e in response.errors])
+    if args.json:
+        print_json({"file": str(args.file or OWN), "ok": True, "generation": response.generation})
+    else:
+        print(f"policy generation {response.generation} is in force")
     return OK
 
 
