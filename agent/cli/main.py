@@ -14,6 +14,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("agent.cli.status", "show how the running agent is, and what it has decided"),
     "top": ("agent.cli.top", "show live what the running agent is deciding"),
     "drain": ("agent.cli.drain", "let the running agent finish what it has and end"),
+    "records": ("agent.cli.records", "show or export the records of calls that the agent keeps on disk"),
+    "explain": ("agent.cli.explain", "show what the agent knew of one call and why it decided so"),
     "replay": ("agent.cli.replay", "screen the calls of a capture file and show what would be refused"),
     "parse": ("agent.cli.parse", "read one SIP message and show it as JSON, or say where it is wrong"),
     "policy": ("agent.cli.policy", "check, show or start a policy file"),
