@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Final
 
 from agent.documents import raise_all, read_toml
+from agent.ingress.hook.settings import HookSettings
 from agent.loading import read_text
 from agent.model import ConfigError
 from agent.ops.settings import AdminSettings, LogSettings, MetricsSettings, PolicySettings, ShutdownSettings
+from agent.records.settings import SpoolSettings
 from agent.settings import fill
 
 CONFIG_FILE: Final = Path("/etc/sbc-edge-agent/agent.toml")
@@ -24,10 +26,16 @@ class Config:
     """agent.toml. A section that is None was not written, and its part does not run."""
 
     policy: PolicySettings = field(default_factory=PolicySettings)
+    hook: HookSettings | None = None
+    records: SpoolSettings | None = None
     metrics: MetricsSettings = field(default_factory=MetricsSettings)
     admin: AdminSettings = field(default_factory=AdminSettings)
     log: LogSettings = field(default_factory=LogSettings)
     shutdown: ShutdownSettings = field(default_factory=ShutdownSettings)
+
+    def __post_init__(self) -> None:
+        if self.hook is None:
+            raise ConfigError("hook", "is missing: without it no SBC can ask about a call")
 
 
 def read_config(text: str) -> Config:

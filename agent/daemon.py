@@ -20,6 +20,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 from agent.config import Config
+from agent.ingress.hook.server import HookServer
 from agent.model import ConfigError
 from agent.ops.admin import AdminServer, AdminService
 from agent.ops.log import Log
@@ -30,6 +31,7 @@ from agent.ops.policy_keeper import PolicyKeeper
 from agent.ops.readings import Readings
 from agent.ops.supervision import Supervised, stop_all
 from agent.policy.policy import Policy
+from agent.records.spool import Spool
 from agent.screening import Decision, Screening
 from agent.service import RecordSink, Service
 from agent.settings import host_and_port
@@ -54,6 +56,22 @@ class Sinks:
     def put(self, decision: Decision) -> None:
         for put in self._puts:
             put(decision)
+
+
+class SpoolServer:
+    """The spool as a server: it rolls up what the service counts."""
+
+    name = "spool"
+
+    def __init__(self, spool: Spool, service: Service) -> None:
+        self._spool = spool
+        self._service = service
+        self.health = spool.health
+        self.counters = spool.counters
+        self.stop = spool.stop
+
+    async def start(self) -> None:
+        await self._spool.start(self._service.tally)
 
 
 @dataclass(slots=True)
@@ -206,14 +224,23 @@ class _Pulse:
 
 def build_parts(config: Config, policy: Policy, log: Log, end: Callable[[], None]) -> Parts:
     """Everything that the configuration asks for, not yet started."""
-    sinks: list[RecordSink] = [log]
-    service = build_service(policy, Sinks(*sinks), log)
+    spool = None if config.records is None else Spool(config.records)
+    service = build_service(policy, log if spool is None else Sinks(spool, log), log)
     readings = Readings(service, log, [], installed_version())
     keeper = PolicyKeeper(service, config.policy.file, readings.changes, log)
-    parts = Parts(service, readings, keeper, [], [], [])
+    records = [] if spool is None else [Supervised(lambda: SpoolServer(spool, service), "records", log)]
+    parts = Parts(service, readings, keeper, records, build_ways_in(config, service, log), [])
     parts.around = build_around(config, parts, log, end)
     readings.components = parts.in_order()
     return parts
+
+
+def build_ways_in(config: Config, service: Service, log: Log) -> list[Supervised]:
+    """Where SBCs ask about calls."""
+    ways_in = []
+    if (hook := config.hook) is not None:
+        ways_in.append(Supervised(lambda: HookServer(hook, service, lambda e: log.fault(e, "hook")), "hook", log))
+    return ways_in
 
 
 def build_service(policy: Policy, records: RecordSink, log: Log) -> Service:
@@ -224,11 +251,12 @@ def build_service(policy: Policy, records: RecordSink, log: Log) -> Service:
 
 def build_around(config: Config, parts: Parts, log: Log, end: Callable[[], None]) -> list[Supervised]:
     """Admin and metrics: calls are screened without them, too."""
-    admin = AdminServer(config.admin, AdminService(parts.readings, parts.keeper, end))
-    around = [Supervised(admin, "admin", log)]
+    answers = AdminService(parts.readings, parts.keeper, end)
+    around = [Supervised(lambda: AdminServer(config.admin, answers), "admin", log)]
     if config.metrics.listen:
         host, port = host_and_port(config.metrics.listen, "metrics.listen")
-        around.append(Supervised(MetricsServer(host, port, Page(parts.readings)), "metrics.listen", log))
+        page = Page(parts.readings)
+        around.append(Supervised(lambda: MetricsServer(host, port, page), "metrics.listen", log))
     return around
 
 

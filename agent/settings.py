@@ -4,9 +4,9 @@ Knows types and ranges, and no section: a new field of any settings is a new key
 its owner can judge is judged in the dataclass's own `__post_init__`, by ConfigError (naming its key) or ValueError.
 
 Field types: bool, int, float, str, Path, Literal and StrEnum (one of some words), tuple[T, ...] (an array), a
-dataclass (a table), tuple[dataclass, ...] (an array of tables); `T | None` may be left out;
-`Annotated[int, Range(1, 9)]` is a number within bounds. A float takes a whole number; nothing else is converted.
-Every error is a ConfigError with the path of its value.
+dataclass (a table), tuple[dataclass, ...] (an array of tables), a named tuple of host and port ("127.0.0.1:5060");
+`T | None` may be left out; `Annotated[int, Range(1, 9)]` is a number within bounds. A float takes a whole number;
+nothing else is converted. Every error is a ConfigError with the path of its value.
 """
 
 import re
@@ -98,6 +98,8 @@ def _value(wanted: Any, value: object, where: str, errors: list[ConfigError]) ->
         return _array(arguments[0], value, where, errors)
     if isinstance(wanted, type) and issubclass(wanted, StrEnum):
         return wanted(_word(tuple(wanted), value, where))
+    if isinstance(wanted, type) and getattr(wanted, "_fields", ()) == ("host", "port"):
+        return wanted(*host_and_port(str(_scalar(str, value, where)), where))
     if is_dataclass(wanted):
         return fill(cast("type[Any]", wanted), as_table(value, where), where, errors)
     return _scalar(wanted, value, where)

@@ -12,11 +12,12 @@ from typing import Any, Final
 import grpc
 from grpc import aio
 
+from agent.ingress.hook.socket_file import SocketFile
 from agent.model import ConfigError
+from agent.ops.metrics import IN_FLIGHT
 from agent.ops.policy_keeper import PolicyKeeper
 from agent.ops.readings import Readings
 from agent.ops.settings import AdminSettings
-from agent.ops.unix_socket import bound_privately, open_to_group
 from agent.ops.wire import field_errors, status_message
 from agent.policy.policy import Policy
 from sbcedge.admin.v1 import admin_pb2 as pb
@@ -27,6 +28,9 @@ ASKERS_MAX: Final = 32
 
 MESSAGE_MAX: Final = 17 << 20
 """Bytes of a request: a policy as large as the file may be, and its wrapping."""
+
+OWNER_MODE: Final = 0o600
+GROUP_MODE: Final = 0o660
 
 INTERVAL_MIN: Final = 0.1
 INTERVAL_MAX: Final = 3600.0
@@ -94,7 +98,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
 
     async def Drain(self, request: pb.DrainRequest, context: Context) -> pb.DrainResponse:
         self.requests += 1
-        in_flight = sum(n for name, n in self._readings.counters().items() if name.endswith("_in_flight"))
+        in_flight = sum(n for name, n in self._readings.counters().items() if name.endswith(IN_FLIGHT))
         self._drain()
         return pb.DrainResponse(in_flight=in_flight)
 
@@ -106,7 +110,9 @@ class AdminServer:
 
     def __init__(self, settings: AdminSettings, service: AdminService) -> None:
         self.address = str(settings.socket)
-        self._settings = settings
+        self._socket = SocketFile(
+            settings.socket, GROUP_MODE if settings.group else OWNER_MODE, settings.group, "admin"
+        )
         self._service = service
         self._server: aio.Server | None = None
 
@@ -119,22 +125,29 @@ class AdminServer:
         return {"admin_requests": self._service.requests}
 
     async def start(self) -> None:
-        """Listen. Raises OSError, and ConfigError for a group that is not there."""
+        """Listen. Raises ConfigError for a group that is not there or a name that is taken, and OSError."""
         server = aio.server(
             maximum_concurrent_rpcs=ASKERS_MAX,
             options=[("grpc.max_receive_message_length", MESSAGE_MAX), ("grpc.so_reuseport", 0)],
         )
         admin_pb2_grpc.add_AdminServiceServicer_to_server(self._service, server)
-        with bound_privately(self._settings.socket):
-            server.add_insecure_port(f"unix:{self.address}")
-        if self._settings.group:
-            open_to_group(self._settings.socket, self._settings.group)
-        await server.start()
+        bound = self._socket.prepare()
+        try:
+            server.add_insecure_port(f"unix:{bound}")
+            await server.start()
+            self._socket.publish(bound)
+        except RuntimeError as error:  # grpc's word for every failure to bind
+            raise ConfigError("admin.socket", f"cannot listen on {self.address}: {error}") from None
+        except BaseException:
+            await server.stop(None)
+            raise
+        finally:
+            self._socket.discard(bound)
         self._server = server
 
     async def stop(self, grace: float) -> None:
-        """Take nothing new; requests have `grace` seconds. The socket is gone then."""
+        """Take nothing new; requests have `grace` seconds. The socket is gone then. May be called again."""
         if self._server is not None:
             await self._server.stop(grace)
             self._server = None
-            self._settings.socket.unlink(missing_ok=True)
+            self._socket.remove()

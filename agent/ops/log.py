@@ -31,6 +31,9 @@ TRACEBACK_MAX: Final = 2048
 FAULT_KINDS: Final = 256
 """Kinds of faults that are told apart; our code has fewer places that can raise."""
 
+FIRST: Final = ("time", "level", "event")
+"""The keys that a reader looks for."""
+
 
 class LineWriter:
     """Writes whole lines to a descriptor if that is possible at once; else counts them as lost."""
@@ -165,11 +168,12 @@ class _Bridge(logging.Handler):
 
 def _render(_logger: object, _method: str, event: MutableMapping[str, Any]) -> str:
     """One JSON object that fits on a line, however long the values are."""
-    bounded = {key: _bounded(key, value) for key, value in event.items()}
+    first = {key: event[key] for key in FIRST if key in event}
+    bounded = {key: _bounded(key, value) for key, value in (first | dict(event)).items()}
     line = json.dumps(bounded, default=str)
     if len(line) < LINE_MAX:
         return line
-    return json.dumps({key: bounded[key] for key in ("event", "level", "time")} | {"shortened": True})
+    return json.dumps({key: bounded[key] for key in first} | {"shortened": True})
 
 
 def _bounded(key: str, value: object) -> object:

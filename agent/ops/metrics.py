@@ -29,8 +29,11 @@ PREFIX: Final = "sbc_edge_"
 NO_RULE: Final = "none"
 """The rule of calls that no rule objects to."""
 
-# What components count that can go down; everything else that they count only grows.
-GAUGE_ENDINGS: Final = ("_bytes_used", "_open", "_in_flight", "_connections", "_clients", "_segments")
+GAUGES: Final = frozenset({"spool_bytes", "spool_queue_records", "redirect_connections", "redirect_transactions"})
+"""What components count that can go down; everything else that they count only grows."""
+
+IN_FLIGHT: Final = "_in_flight"
+"""How the names of counts end that say how much a part has not finished."""
 
 HELP: Final = {
     "repeats": "Retransmissions and retries of call attempts that were decided before.",
@@ -89,7 +92,7 @@ class AgentCollector(Collector):
             if name == "attempts":
                 continue  # has labels
             text = HELP.get(name, f"Counted by the {name.split('_')[0]}: {name.replace('_', ' ')}.")
-            if name.endswith(GAUGE_ENDINGS):
+            if name in GAUGES or name.endswith(IN_FLIGHT):
                 yield _gauge(name, text, value)
             else:
                 yield CounterMetricFamily(PREFIX + name, text, value=value)

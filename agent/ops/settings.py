@@ -1,10 +1,12 @@
 """Settings of the operations' side, as the sections of agent.toml hold them. Open nothing, decide nothing."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from agent.ops.unix_socket import check_name
+from agent.ingress.hook.settings import SOCKET_PATH_MAX
+from agent.model import ConfigError
 from agent.settings import Range, host_and_port
 
 
@@ -34,7 +36,8 @@ class AdminSettings:
     group: str = ""
 
     def __post_init__(self) -> None:
-        check_name(self.socket, "socket")
+        if len(os.fsencode(self.socket)) > SOCKET_PATH_MAX:
+            raise ConfigError("socket", f"is longer than {SOCKET_PATH_MAX} bytes")
 
 
 @dataclass(frozen=True, slots=True)

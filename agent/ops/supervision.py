@@ -5,7 +5,7 @@ starts; one that does not stop in time is left behind. Nothing here ends the pro
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from agent.model import ConfigError
@@ -20,11 +20,12 @@ STOP_MARGIN: Final = 2.0
 
 
 class Supervised:
-    """A server that may fail to start. `section` is that of agent.toml, which errors name."""
+    """A server that may fail to start. `build` makes one for every attempt; errors name the `section` of agent.toml."""
 
-    def __init__(self, server: Server, section: str, log: Log) -> None:
-        self.server = server
+    def __init__(self, build: Callable[[], Server], section: str, log: Log) -> None:
+        self.server = build()
         self.running = False
+        self._build = build
         self._section = section
         self._log = log
         self._why_not = "not started yet"
@@ -71,6 +72,7 @@ class Supervised:
     async def _go_on(self) -> None:
         while not self.running:
             await asyncio.sleep(RETRY_SECONDS)
+            self.server = self._build()
             if await self._attempt():
                 self._log.info("started after all", component=self.name, detail=self.health()[1])
 

@@ -21,10 +21,11 @@ CONNECT_SECONDS: Final = 1.0
 
 
 class SocketFile:
-    """A name for a socket that a server is about to make."""
+    """A name for a socket that a server is about to make. `section` is that of agent.toml, for errors."""
 
-    def __init__(self, path: Path, mode: int, group: str) -> None:
+    def __init__(self, path: Path, mode: int, group: str, section: str = "hook") -> None:
         self.path = path
+        self._section = section
         self._mode = mode
         self._group = group
         self._inode: tuple[int, int] | None = None
@@ -32,9 +33,9 @@ class SocketFile:
     def prepare(self) -> Path:
         """Where to bind. Raises ConfigError if the name is taken or the group unknown, OSError without permission."""
         self._group_id()
-        refuse_taken(self.path)
+        refuse_taken(self.path, self._section)
         # In the same folder, as a name is given to a file by rename, within one file system.
-        return Path(tempfile.mkdtemp(prefix=".hook-", dir=self.path.parent)) / "s"
+        return Path(tempfile.mkdtemp(prefix=f".{self._section}-", dir=self.path.parent)) / "s"
 
     def publish(self, bound: Path) -> None:
         """Give the socket its permissions and then its name. Raises OSError."""
@@ -66,17 +67,17 @@ class SocketFile:
         try:
             return grp.getgrnam(self._group).gr_gid
         except KeyError:
-            raise ConfigError("hook.group", f'there is no group "{self._group}"') from None
+            raise ConfigError(f"{self._section}.group", f'there is no group "{self._group}"') from None
 
 
-def refuse_taken(path: Path) -> None:
+def refuse_taken(path: Path, section: str) -> None:
     """Raise ConfigError if something stands at `path` that is not a socket on which nobody listens."""
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(mode):
-        raise ConfigError("hook.socket", f"{path} exists and is no socket")
+        raise ConfigError(f"{section}.socket", f"{path} exists and is no socket")
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(CONNECT_SECONDS)
         try:
@@ -84,5 +85,7 @@ def refuse_taken(path: Path) -> None:
         except (ConnectionRefusedError, FileNotFoundError):
             return  # left behind by a process that was killed
         except OSError as error:
-            raise ConfigError("hook.socket", f"{path} is a socket that cannot be tried: {error.strerror}") from None
-    raise ConfigError("hook.socket", f"somebody listens on {path} already")
+            raise ConfigError(
+                f"{section}.socket", f"{path} is a socket that cannot be tried: {error.strerror}"
+            ) from None
+    raise ConfigError(f"{section}.socket", f"somebody listens on {path} already")
