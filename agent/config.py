@@ -10,6 +10,7 @@ from typing import Final
 
 from agent.documents import raise_all, read_toml
 from agent.ingress.hook.settings import HookSettings
+from agent.ingress.redirect.settings import RedirectSettings
 from agent.loading import read_text
 from agent.model import ConfigError
 from agent.ops.settings import AdminSettings, LogSettings, MetricsSettings, PolicySettings, ShutdownSettings
@@ -27,6 +28,7 @@ class Config:
 
     policy: PolicySettings = field(default_factory=PolicySettings)
     hook: HookSettings | None = None
+    redirect: RedirectSettings | None = None
     records: SpoolSettings | None = None
     metrics: MetricsSettings = field(default_factory=MetricsSettings)
     admin: AdminSettings = field(default_factory=AdminSettings)
@@ -34,8 +36,10 @@ class Config:
     shutdown: ShutdownSettings = field(default_factory=ShutdownSettings)
 
     def __post_init__(self) -> None:
-        if self.hook is None:
-            raise ConfigError("hook", "is missing: without it no SBC can ask about a call")
+        if self.hook is None and self.redirect is None:
+            raise ConfigError("hook", "there is neither [hook] nor [redirect]: no SBC could ask about a call")
+        if self.redirect is not None and not (self.redirect.udp or self.redirect.tcp or self.redirect.tls):
+            raise ConfigError("redirect.udp", "it listens nowhere: give it an address, here or in tcp or tls")
 
 
 def read_config(text: str) -> Config:
