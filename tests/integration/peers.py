@@ -71,6 +71,7 @@ class Peer:
         self.name = name
         self.folder = folder
         self.ends_by_itself = False
+        self.talkative = False
         self.log_file = folder / f"{name}.log"
         self._command = tuple(command)
         self._env = {**os.environ, **(env or {})}
@@ -92,9 +93,14 @@ class Peer:
         with self.log_file.open("ab") as log:
             # A session of its own: a signal to one peer reaches its workers, and nobody else's.
             self._process = subprocess.Popen(
-                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder, env=self._env,
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL if self.talkative else log,
+                stderr=log,
+                cwd=self.folder,
+                env=self._env,
                 start_new_session=True,
-            )  # fmt: skip
+            )
         try:
             wait_for(self._ready_or_dead, f"{self.name} to be ready")
             assert self.running or self.ends_by_itself, f"{self.name} ended at once"
@@ -257,6 +263,7 @@ class Sipp(Peer):
             command += [f"{remote[0]}:{remote[1]}"]
         super().__init__(name, command, folder, {"TERM": "dumb"})
         self.ends_by_itself = calls > 0
+        self.talkative = True  # it draws screens for people; what went wrong is in its error file
 
     @property
     def address(self) -> tuple[str, int]:
@@ -277,11 +284,9 @@ class Sipp(Peer):
 
     def messages(self, direction: str) -> list[bytes]:
         """The messages "received" or "sent", in order, as they were on the wire."""
-        log, found = self._messages.read_bytes(), []
-        for head in re.finditer(rb"message (sent|received) \[?\(?(\d+)\]?\)? bytes\)?\s*:\n\n", log):
-            if head[1].decode() == direction:
-                found.append(log[head.end() : head.end() + int(head[2])])
-        return found
+        log = self._messages.read_bytes()
+        heads = re.finditer(rb"message (sent|received) \[?\(?(\d+)\]?\)? bytes\)?\s*:\n\n", log)
+        return [log[head.end() : head.end() + int(head[2])] for head in heads if head[1].decode() == direction]
 
     def response_times(self) -> list[float]:
         """Milliseconds from INVITE to final response, per call."""

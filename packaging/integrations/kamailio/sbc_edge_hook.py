@@ -61,6 +61,9 @@ ASK: Final = "/sbcedge.screening.v1.ScreeningService/ScreenStream"
 REPORT: Final = "/sbcedge.screening.v1.ScreeningService/ReportEvents"
 RESPONSES: Final[dict[str, Any]] = {ASK: pb.ScreenStreamResponse, REPORT: pb.ReportEventsResponse}
 
+# Compact forms of headers that an agent may set (RFC 8224 4).
+COMPACT: Final = {"identity": b"y"}
+
 # What python_exec() leaves in $rc. Never 0, which would end the whole script; an error of Python's own is -1: pass.
 PASS: Final = 1
 ANSWERED: Final = 2
@@ -301,8 +304,9 @@ class Hook:
     def screen(self, _message: Any, trunk: str = "") -> int:
         """Screen the INVITE at hand. PASS, ANSWERED or DROP; with the last two nothing is left to do."""
         try:
-            response = self._agent().ask(_request(trunk))
-            return PASS if response is None else _apply(response)
+            request = _request(trunk)
+            response = self._agent().ask(request)
+            return PASS if response is None else _apply(response, request.sip_message)
         except Exception as error:  # whatever it is: the call passes
             return self._wrong(error)
 
@@ -368,8 +372,8 @@ def _text(variable: str) -> str:
     return "" if value is None else str(value)
 
 
-def _apply(response: Any) -> int:
-    """Do what the agent decided."""
+def _apply(response: Any, message: bytes) -> int:
+    """Do what the agent decided on the message."""
     if response.decision == pb.DECISION_DROP:
         return DROP
     if response.decision == pb.DECISION_REFUSE:
@@ -377,12 +381,32 @@ def _apply(response: Any) -> int:
             KSR.hdr.append_to_reply(row)
         KSR.sl.send_reply(response.answer.code, response.answer.phrase)
         return ANSWERED
-    rows = [_row(header) for header in response.egress_headers]
-    for name in {header.name for header in response.egress_headers}:
-        KSR.hdr.remove(name)
+    for name in dict.fromkeys(header.name for header in response.egress_headers):
+        _replace(name, [header for header in response.egress_headers if header.name == name], message)
+    return PASS
+
+
+def _replace(name: str, headers: list[Any], message: bytes) -> None:
+    """Have the outgoing message carry these rows under this name; if it does already, nothing is touched."""
+    if [header.value for header in headers] == _values(message, name):
+        return
+    rows = [_row(header) for header in headers]
+    KSR.hdr.remove(name)
     for row in rows:
         KSR.hdr.append(row)
-    return PASS
+
+
+def _values(message: bytes, name: str) -> list[bytes]:
+    """The values of one header as received, folds included (RFC 3261 7.3.1)."""
+    names = {name.lower().encode(), COMPACT.get(name.lower(), b"")}
+    rows: list[bytes] = []
+    for line in message.partition(b"\r\n\r\n")[0].split(b"\r\n")[1:]:
+        if line[:1] in {b" ", b"\t"} and rows:
+            rows[-1] += b"\r\n" + line
+        else:
+            rows.append(line)
+    parts = [row.partition(b":") for row in rows]
+    return [value.strip(b" \t\r\n") for key, _, value in parts if key.strip(b" \t").lower() in names]
 
 
 def _row(header: Any) -> str:
