@@ -37,11 +37,11 @@ class RedirectSettings:
     receive_buffer: int = 4 << 20
     """Bytes that the kernel keeps of datagrams not yet read: 2,500 INVITEs, 25 ms of a flood at 100,000 a second."""
 
-    max_connections: int = 1024
+    max_connections: int = 512
     """TCP and TLS connections at once. An SBC keeps a handful open; each takes up to 256 kB if it tries to."""
     max_connections_per_source: int = 128
     """Of one address, so that one peer cannot take them all."""
-    max_half_open: int = 256
+    max_half_open: int = 128
     """Connections that have not yet brought one whole message; with one more, the oldest of them is cut."""
     first_message_seconds: float = 10.0
     """How long a new connection may take to bring its first message, TLS handshake included."""

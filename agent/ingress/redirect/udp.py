@@ -1,0 +1,148 @@
+"""The redirect server over UDP: batches of datagrams in, batches of answers out, and a timer for what is sent again.
+
+A thin shell around the responder; knows sockets and the event loop, and nothing of SIP.
+"""
+
+import asyncio
+import contextlib
+import socket
+import struct
+from collections.abc import Callable
+from typing import Final
+
+from agent.ingress.datagrams import MAX_BATCH, AddressTexts, Datagram, recv_batch, send_batch, with_port
+from agent.ingress.redirect.responder import Responder
+from agent.ingress.redirect.settings import Listen, RedirectSettings
+from agent.service import Service
+from agent.sip.transactions import T1, ServerTransactions
+
+# How often to look whether the last ACK has come when the server stops.
+LOOK_SECONDS: Final = 0.01
+
+# linux/sock_diag.h: getsockopt(SO_MEMINFO) gives nine counts, the last of them the datagrams that found no room.
+SO_MEMINFO: Final = 55
+_MEMINFO: Final = struct.Struct("=9I")
+
+
+class UdpEndpoint:
+    """One UDP socket. `clock` is monotonic seconds, `wall` seconds since the epoch."""
+
+    transport: Final = "udp"
+
+    def __init__(
+        self,
+        service: Service,
+        listen: Listen,
+        settings: RedirectSettings,
+        clock: Callable[[], float],
+        wall: Callable[[], float],
+        on_failure: Callable[[Exception], None],
+    ) -> None:
+        self.address = listen
+        self.transactions: ServerTransactions[bytes] = ServerTransactions(settings.transactions)
+        self.responder: Responder[bytes] | None = None
+        self.received = 0
+        self.unsent = 0  # answers that the kernel would not take
+        self.socket_errors = 0
+        self._service = service
+        self._receive_buffer = settings.receive_buffer
+        self._clock = clock
+        self._wall = wall
+        self._on_failure = on_failure
+        self._texts = AddressTexts()
+        self._socket: socket.socket | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._last_drops = 0
+
+    async def start(self) -> None:
+        """Bind and begin. Raises OSError if the address cannot be had."""
+        sock = bound_socket(self.address, socket.SOCK_DGRAM)
+        with contextlib.suppress(OSError):  # less than asked for is what the kernel allows
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer)
+        self._socket = sock
+        self.address = Listen(*sock.getsockname()[:2])
+        self.responder = Responder(
+            self._service, self.transactions, self.transport, self.address, with_port, self._on_failure
+        )
+        asyncio.get_running_loop().add_reader(sock.fileno(), self._readable, sock.fileno(), self.responder)
+
+    async def stop(self, grace: float) -> None:
+        """Go on answering until every answer is acknowledged, or for `grace` seconds; then let go of the socket."""
+        sock = self._socket
+        if sock is None:
+            return
+        ends = self._clock() + grace
+        while self.transactions.waiting and self._clock() < ends:
+            await asyncio.sleep(LOOK_SECONDS)
+        asyncio.get_running_loop().remove_reader(sock.fileno())
+        if self._timer is not None:
+            self._timer.cancel()
+        self._last_drops = self.kernel_drops()
+        self._socket = None
+        sock.close()
+
+    def kernel_drops(self) -> int:
+        """Datagrams that came faster than they were read, as the kernel counts them."""
+        if self._socket is None:
+            return self._last_drops
+        try:
+            counts = self._socket.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, _MEMINFO.size)
+            return int(_MEMINFO.unpack(counts)[-1])
+        except (OSError, struct.error):
+            return 0
+
+    def _readable(self, fd: int, responder: Responder[bytes]) -> None:
+        """One batch; what is left is for the next turn of the loop, so that nobody else waits long."""
+        try:
+            received = recv_batch(fd, MAX_BATCH)
+        except OSError:
+            self.socket_errors += 1
+            return
+        now, when = self._clock(), self._wall()
+        receive, texts = responder.receive, self._texts
+        replies: list[Datagram] = []
+        for raw, address in received:
+            reply = receive(raw, texts(address), address, now, when)
+            if reply is not None:
+                replies.append(reply)
+        self.received += len(received)
+        if replies:
+            self.unsent += send_batch(fd, replies)
+        if self._timer is None:
+            self._arm(now)
+
+    def _arm(self, now: float) -> None:
+        """Have the timer run, if there is anything to wait for. Never longer than the first interval of Timer G:
+        so a transaction that begins while the timer runs is not overlooked."""
+        deadline = self.transactions.next_deadline()
+        if deadline is not None:
+            delay = min(max(deadline - now, 0.0), T1)
+            self._timer = asyncio.get_running_loop().call_later(delay, self._fire)
+
+    def _fire(self) -> None:
+        self._timer = None
+        if self._socket is None:
+            return
+        now = self._clock()
+        copies = self.transactions.due(now)
+        if copies:
+            self.unsent += send_batch(self._socket.fileno(), copies)
+        self._arm(now)
+
+
+def bound_socket(listen: Listen, kind: socket.SocketKind) -> socket.socket:
+    """A socket that does not block, bound to a numeric address. IPv6 sockets take IPv6 alone: an address that carries
+    an IPv4 one would be another sender to every table. Raises OSError that names the address."""
+    family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
+    sock = socket.socket(family, kind)
+    try:
+        sock.setblocking(False)
+        if kind == socket.SOCK_STREAM:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind((listen.host, listen.port))
+    except OSError as error:
+        sock.close()
+        raise OSError(error.errno, f"cannot bind {listen.host} port {listen.port}: {error.strerror}") from None
+    return sock
