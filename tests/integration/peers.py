@@ -284,7 +284,7 @@ class Sipp(Peer):
 
     def messages(self, direction: str) -> list[bytes]:
         """The messages "received" or "sent", in order, as they were on the wire."""
-        log = self._messages.read_bytes()
+        log = self._messages.read_bytes() if self._messages.exists() else b""
         heads = re.finditer(rb"message (sent|received) \[?\(?(\d+)\]?\)? bytes\)?\s*:\n\n", log)
         return [log[head.end() : head.end() + int(head[2])] for head in heads if head[1].decode() == direction]
 

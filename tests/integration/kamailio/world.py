@@ -17,6 +17,7 @@ ROOT: Final = HERE.parents[2]
 GOOD: Final = LOOPBACK  # where callers of each trunk send from
 BLOCKED: Final = "127.0.0.2"
 LIMITED: Final = "127.0.0.3"
+SINGLE: Final = "127.0.0.4"
 # Where Kamailio asks from by SIP, for callers of the last two: the agent knows a trunk by the address that asks.
 ASKS_FOR_BLOCKED: Final = "127.0.1.2"
 ASKS_FOR_LIMITED: Final = "127.0.1.3"
@@ -46,6 +47,10 @@ upstream = "shady-telecom"
 id = "limited"
 sources = ["{LIMITED}", "{ASKS_FOR_LIMITED}"]
 
+[[trunks]]
+id = "single"
+sources = ["{SINGLE}"]
+
 [[provider_block.blocks]]
 upstream = "shady-telecom"
 starts_at = "2020-01-01T00:00:00Z"
@@ -62,6 +67,13 @@ rate = 1
 window_seconds = 3600
 burst = 1
 answer = {{ code = 503, retry_after_seconds = 5 }}
+
+[[limits]]
+name = "one-line"
+scope = "trunk"
+trunks = ["single"]
+sessions = 1
+answer = {{ code = 480 }}
 """
 CONFIG: Final = """\
 [policy]
@@ -74,7 +86,7 @@ socket = "{folder}/hook.sock"
 udp = ["127.0.0.1:{port}"]
 
 [records]
-folder = "{folder}/spool"
+directory = "{folder}/spool"
 
 [admin]
 socket = "{folder}/admin.sock"
@@ -121,7 +133,7 @@ class World:
 
     def caller(self, scenario: str, calls: int = 1, rate: float = 50.0, host: str = GOOD, **keys: str) -> Sipp:
         """A caller with a scenario of this folder, not yet started."""
-        keys = {"calling": CALLING, "called": CALLED, **keys}
+        keys = {"calling": CALLING, "called": CALLED, "hold": "10", **keys}
         folder = self.folder / f"caller-{next(_number)}"
         return Sipp(
             folder, HERE / f"{scenario}.xml", remote=self.kamailio.address, calls=calls, rate=rate, host=host, keys=keys
