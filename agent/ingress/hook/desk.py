@@ -27,6 +27,7 @@ class Desk:
     ) -> None:
         self.requests = 0
         self.unusable_requests = 0  # a field of it cannot be used
+        self.unreadable_messages = 0  # of many requests or events, or of one
         self.failures = 0  # faults of ours, each of them passed
         self.events_accepted = 0
         self.events_ignored = 0

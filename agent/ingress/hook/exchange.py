@@ -82,6 +82,7 @@ class ScreenExchange:
                 self.messages += 1
                 await self._answer(wire.read_requests(data, self._clock()))
         except ParseError as error:
+            self._desk.unreadable_messages += 1
             self._end(grpc.StatusCode.INVALID_ARGUMENT, f"{error.place}: {error.reason}")
         finally:
             self._end()
@@ -161,6 +162,7 @@ class EventExchange:
                 self.messages += 1
                 await self._take(wire.read_events(data))
         except ParseError as error:
+            self._desk.unreadable_messages += 1
             self._fault = f"{error.place}: {error.reason}"
         finally:
             self._read_all.set()

@@ -35,6 +35,8 @@ HANDSHAKE_SECONDS: Final = 10
 QUIET_SECONDS: Final = 0.1
 """A stream on which nothing came for so long has nothing in flight that we could still read, and is ended."""
 POLL_SECONDS: Final = 0.005
+GOODBYE_SECONDS: Final = 0.1
+"""For GOAWAY to go out and the last bytes with it."""
 DRAIN_SHARE: Final = 0.8
 """Of the grace: then streams that are never quiet are ended, too, and have the rest to send what is answered."""
 
@@ -60,7 +62,6 @@ class Refusals:
     """RPCs that were not answered, by reason."""
 
     strangers: int = 0  # a certificate that is not on the list
-    unreadable: int = 0  # bytes that are no message of the contract
     late: int = 0  # nobody waited for the answer any more
 
 
@@ -88,7 +89,8 @@ class HookServer:
         self._health = health.HealthServicer()
         self._exchanges: set[Exchange] = set()
         self._streams = 0
-        self._stopping = False
+        self._stopping = False  # soon
+        self._closed = False  # to new calls
 
     # -- life -------------------------------------------------------------------------------------------------------
 
@@ -107,33 +109,31 @@ class HookServer:
     async def stop(self, grace: float) -> None:
         """Take no new calls, answer what is in flight within `grace` seconds, then close. May be called again."""
         self._stopping = True
-        deadline = asyncio.get_running_loop().time() + grace
         await self._health.enter_graceful_shutdown()
-        stopping = [asyncio.create_task(server.stop(grace)) for server in self._servers]  # sends GOAWAY at once
-        await self._end_streams(grace * DRAIN_SHARE)
-        await self._answered(deadline)
-        # What is left are watchers of our health, who would stay to the end of the grace, or beyond it nobody.
-        await asyncio.gather(*stopping, *(server.stop(None) for server in self._servers))
-        self._servers.clear()
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + grace
+        await self._end_streams(clock, clock() + grace * DRAIN_SHARE)
+        while self._crowd.in_flight and clock() < deadline:
+            await asyncio.sleep(POLL_SECONDS)
+        # Every call has its answer, or the grace is over. What is left are watchers of our health, who never end; and
+        # grpcio crashes if a server is stopped twice, so this cannot be done with the whole grace any earlier.
+        servers, self._servers = self._servers, []
+        await asyncio.gather(*(server.stop(min(grace, GOODBYE_SECONDS)) for server in servers))
         self._socket.remove()
 
-    async def _end_streams(self, patience: float) -> None:
-        """End each stream when it is quiet, and all of them when the patience is at its end."""
-        deadline = asyncio.get_running_loop().time() + patience
+    async def _end_streams(self, clock: Callable[[], float], deadline: float) -> None:
+        """End each stream when it is quiet, and all at the deadline. Calls on their way here are taken first."""
         seen: dict[Exchange, int] = {}
-        while self._exchanges and asyncio.get_running_loop().time() < deadline:
+        while clock() < deadline and self._crowd.in_flight:
+            seen = {exchange: exchange.messages for exchange in self._exchanges}
+            await asyncio.sleep(min(QUIET_SECONDS, deadline - clock()))
+            self._closed = True
             for exchange in self._exchanges:
                 if seen.get(exchange) == exchange.messages:
                     exchange.finish()
-            seen = {exchange: exchange.messages for exchange in self._exchanges}
-            await asyncio.sleep(min(QUIET_SECONDS, patience))
+        self._closed = True
         for exchange in self._exchanges:
             exchange.finish()
-
-    async def _answered(self, deadline: float) -> None:
-        """Until every call has its answer, or the deadline."""
-        while self._crowd.in_flight and asyncio.get_running_loop().time() < deadline:
-            await asyncio.sleep(POLL_SECONDS)
 
     async def _start_local(self) -> None:
         server = self._server(self._admit_local)
@@ -194,7 +194,7 @@ class HookServer:
             await self._enter(client, context)
 
     async def _enter(self, client: str, context: Context) -> None:
-        if self._stopping:
+        if self._closed:
             await context.abort(StatusCode.UNAVAILABLE, DRAINING)
         if not self._crowd.enter(client):
             most = self._settings.max_in_flight
@@ -210,7 +210,7 @@ class HookServer:
         try:
             request = wire.read_request(data, time.time())
         except ParseError as error:
-            self.refusals.unreadable += 1
+            self._desk.unreadable_messages += 1
             await context.abort(StatusCode.INVALID_ARGUMENT, f"{error.place}: {error.reason}")
         response = self._desk.answer(request)
         if request.fault:
@@ -257,7 +257,7 @@ class HookServer:
             "hook_events_ignored": desk.events_ignored,
             "hook_streams": self._streams,
             "hook_strangers": refusals.strangers,
-            "hook_unreadable_messages": refusals.unreadable,
+            "hook_unreadable_messages": desk.unreadable_messages,
             "hook_late_requests": refusals.late,
             "hook_turned_away": self._crowd.turned_away,
         }
