@@ -16,13 +16,16 @@ import signal
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 from agent.config import Config
 from agent.ingress.hook.server import HookServer
+from agent.ingress.redirect.server import RedirectServer
 from agent.model import ConfigError
-from agent.ops.admin import AdminServer, AdminService
+from agent.ops.admin import AdminServer, AdminService, finds_nothing
+from agent.ops.explaining import Finder
 from agent.ops.log import Log
 from agent.ops.metrics import Page
 from agent.ops.metrics_server import MetricsServer
@@ -237,21 +240,26 @@ def build_parts(config: Config, policy: Policy, log: Log, end: Callable[[], None
 
 def build_ways_in(config: Config, service: Service, log: Log) -> list[Supervised]:
     """Where SBCs ask about calls."""
-    ways_in = []
+    ways_in: list[Supervised] = []
     if (hook := config.hook) is not None:
-        ways_in.append(Supervised(lambda: HookServer(hook, service, lambda e: log.fault(e, "hook")), "hook", log))
+        answering = partial(HookServer, hook, service, partial(log.fault, where="hook"))
+        ways_in.append(Supervised(answering, "hook", log))
+    if (redirect := config.redirect) is not None:
+        build = partial(RedirectServer, service, redirect, partial(log.fault, where="redirect"))
+        ways_in.append(Supervised(build, "redirect", log))
     return ways_in
 
 
 def build_service(policy: Policy, records: RecordSink, log: Log) -> Service:
     """Screening with its faults told to the log. The secret of its To tags lasts as long as the process."""
-    screening = Screening(policy, os.urandom(SECRET_BYTES), lambda error: log.fault(error, "screening"))
+    screening = Screening(policy, os.urandom(SECRET_BYTES), partial(log.fault, where="screening"))
     return Service(screening, records)
 
 
 def build_around(config: Config, parts: Parts, log: Log, end: Callable[[], None]) -> list[Supervised]:
     """Admin and metrics: calls are screened without them, too."""
-    answers = AdminService(parts.readings, parts.keeper, end)
+    find = finds_nothing if config.records is None else Finder(config.records.directory).find
+    answers = AdminService(parts.readings, parts.keeper, end, find)
     around = [Supervised(lambda: AdminServer(config.admin, answers), "admin", log)]
     if config.metrics.listen:
         host, port = host_and_port(config.metrics.listen, "metrics.listen")
