@@ -158,16 +158,21 @@ _number = count(1)
 
 
 def kamailio(way: str, folder: Path, callee: int, hook: str, redirect: int) -> Kamailio:
-    """Kamailio in front of the callee's port, asking at the hook's address or the redirect's port; not yet started."""
+    """Kamailio in front of the callee's port, asking at the hook's address or the redirect's port; not yet started.
+
+    way: "hook", "redirect", or "none" for Kamailio alone.
+    """
     need_kamailio("app_python3")
     defines = {"CALLEE": f'"sip:{LOOPBACK}:{callee}"'}
-    if way == "hook":
+    if way != "redirect":
         defines["SBC_EDGE_HOOK"] = f'"{CLIENT}"'
     else:
         defines["SBC_EDGE_AGENT"] = f'"sip:{LOOPBACK}:{redirect}"'
         for name, host in (("BLOCKED", ASKS_FOR_BLOCKED), ("LIMITED", ASKS_FOR_LIMITED)):
             socket = f"udp:{host}:{free_port()}"
             defines |= {f"SBC_LISTEN_{name}": socket, f"SBC_FROM_{name}": f'"{socket}"'}
+    if way == "none":
+        way, defines["UNSCREENED"] = "hook", "1"
     env = {"SBC_EDGE_HOOK_ADDRESS": hook, "SBC_EDGE_PYTHON_PATH": python_path()}
     return Kamailio(folder, HERE / f"{way}.cfg", defines, [INTEGRATION], env)
 
