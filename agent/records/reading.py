@@ -1,9 +1,8 @@
 """Reading a spool, beside a running agent or without one: records in order, the last ones, those of one call.
 
 Only reads: takes no lock, changes no file. A segment that is renamed or dropped while it is read is found again or
-skipped. A record is its JSON object with "epoch" (sixteen hexadecimal digits: as a
-number it is beyond what many JSON readers keep exact), "sequence" and "kind" added. Damage is passed over and told to
-`problem`, once for each place.
+skipped. A record is its JSON object with "epoch", "sequence" and "kind" added; the epoch is sixteen hexadecimal
+digits, as a number it is beyond what many JSON readers keep exact. Damage is passed over and told to `problem`.
 """
 
 import heapq

@@ -154,7 +154,7 @@ class Spool:
         self._look = Look(now=self._clock()) if tally is None else Look.at(tally, self._clock())
         self._stopping = False
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spool")
-        self._opened.clear()
+        self._wake, self._opened = asyncio.Event(), asyncio.Event()  # those of an earlier loop are bound to it
         self._task = asyncio.create_task(self._run(), name="spool")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(START_SECONDS):
@@ -262,9 +262,10 @@ class Spool:
 
     async def _pause(self, seconds: float) -> None:
         """Let a group gather; not for those who wait, and not when the queue is half full already."""
-        deadline = self._clock() + seconds
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
         step = min(seconds, 0.05)
-        while not self._stopping and (left := deadline - self._clock()) > 0:
+        while not self._stopping and (left := deadline - loop.time()) > 0:
             if not self._trouble and (self._flushes or self._waiting * 2 > self._records_max):
                 return
             await asyncio.sleep(min(step, left))
