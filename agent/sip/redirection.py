@@ -9,9 +9,13 @@ from typing import Final
 
 from agent.sip.grammar import TELEPHONE
 
+# What nearly every call has, in one match: a number or name, a host, and no parameter but user=phone.
+_PLAIN: Final = re.compile(rb"(sips?:[A-Za-z0-9+\-_.]++@)[A-Za-z0-9\-.]++(?::[0-9]++)?(;user=phone)?")
 # SIP-URI = "sip:" [ userinfo ] hostport uri-parameters [ headers ]; "@" stands unescaped only behind userinfo
-_SIP_URI: Final = re.compile(rb"(sips?):(?:([^@]*+)@)?(?:\[[^\]]*+\]|[^;?]*+)([^?]*+)", re.IGNORECASE)
-_TEL_URI: Final = re.compile(rb"tel:([^;?]*+)([^?]*+)", re.IGNORECASE)
+_SIP_URI: Final = re.compile(
+    rb"(sips?):(?:([^@]*+)@)?(?:\[[^\]]*+\])?+[^;?]*+([^?]*+)(?:\?.*+)?", re.IGNORECASE | re.DOTALL
+)
+_TEL_URI: Final = re.compile(rb"tel:([^;?]*+)([^?]*+)(?:\?.*+)?", re.IGNORECASE | re.DOTALL)
 
 # Parameters that speak of the host that is replaced (RFC 3261 19.1.1); maddr would even overrule the next hop.
 _OF_THE_HOST: Final = re.compile(rb";(?:maddr|ttl|transport|lr)(?:=[^;]*+)?(?=;|\Z)", re.IGNORECASE)
@@ -28,7 +32,9 @@ def redirected(request_uri: bytes, next_hop: bytes) -> bytes:
     (RFC 3261 19.1.6). Of any other scheme, such as urn:service:sos (RFC 5031), there is no host to replace: it stays,
     and the SBC routes it.
     """
-    if match := _SIP_URI.fullmatch(request_uri.partition(b"?")[0]):
+    if match := _PLAIN.fullmatch(request_uri):
+        return match[1] + next_hop + (match[2] or b"")
+    if match := _SIP_URI.fullmatch(request_uri):
         scheme, user, params = match.groups()
         at = b"" if user is None else user + b"@"
         return _safe(scheme + b":" + at + next_hop + _OF_THE_HOST.sub(b"", params))

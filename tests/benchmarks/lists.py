@@ -1,5 +1,6 @@
 """Number sets and do-not-originate lists of the sizes that carriers have, made up and the same in every run."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from random import Random
 
@@ -36,4 +37,13 @@ def write_dno_list(path: Path, numbers: list[int]) -> None:
         builder.add_number(number, asked)
     for first, stop in VACANT:
         builder.add(nanp_range(first * 1000, stop * 1000 - 1), vacant)
+    replace_file(path, encode(builder.finish(), generation=1, when=1.7e9, agent_version="bench"))
+
+
+def write_plain_list(path: Path, numbers: Iterable[int]) -> None:
+    """The compiled list of these ten-digit numbers alone."""
+    builder = DnoBuilder()
+    asked = builder.assertion_id(Assertion(DnoCategory.SUBSCRIBER_REQUEST, "registry", "example", 1.7e9, None))
+    for number in numbers:
+        builder.add_number(number, asked)
     replace_file(path, encode(builder.finish(), generation=1, when=1.7e9, agent_version="bench"))

@@ -165,13 +165,18 @@ class Responder(Generic[Destination]):
             return None
         if message.method == "INVITE":
             return self._invite(raw, source, back, now, when)
-        tag = self._service.screening.to_tag(message)
         if message.method == "ACK":
             self.acks += 1
-            self.transactions.ack(tag, now)
+            self._acknowledge(message, now)
             return None
+        tag = self._service.screening.to_tag(message)
         self.requests += 1
         return self._send(*self._build(raw, self._stateless(message, tag), tag, source, back))
+
+    def _acknowledge(self, message: Scan, now: float) -> None:
+        """Our To tag names the transaction; without it, as after an INVITE that had one, what the tag is made of."""
+        if not self.transactions.ack(message.to_tag.decode("latin-1"), now):
+            self.transactions.ack(self._service.screening.to_tag(message), now)
 
     def _stateless(self, message: Scan, tag: str) -> Rendered:
         """The answer to a request other than INVITE and ACK."""

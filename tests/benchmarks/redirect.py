@@ -1,0 +1,250 @@
+"""Redirect calls per second and core: our server beside the Kamailio of the distribution, doing the same checks.
+
+Both get the same calls from the same generator over loopback: a signed INVITE of 1.6 kB, its answer, the ACK. One call
+in ten is from a listed number and refused with 603, the others get 302 with the next hop as Contact. Each server has
+one core to itself and the generator the other one. What counts is CPU time of the server process per call, from
+/proc/PID/stat: so neither the generator's speed nor other users of the machine decide.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter, sleep
+
+from agent.ingress.datagrams import MAX_BATCH, pack_address, recv_batch, send_batch
+from tests.benchmarks.lists import write_plain_list
+from tests.benchmarks.messages import invite
+
+ROOT = Path(__file__).resolve().parents[2]
+LISTED_FROM, LISTED = 2_015_500_000, 100_000
+CALLS = 20_000
+WINDOW = 64  # calls without answer at any time: full batches, and no more than a small receive buffer holds
+SILENCE_SECONDS = 2.0
+
+KAMAILIO = """\
+#!KAMAILIO
+debug=0
+log_stderror=yes
+fork=yes
+children=1
+auto_aliases=no
+disable_tcp=yes
+disable_sctp=yes
+socket_workers=1
+max_while_loops=200000
+listen=udp:127.0.0.1:{port}
+loadmodule "sl.so"
+loadmodule "pv.so"
+loadmodule "textops.so"
+loadmodule "siputils.so"
+loadmodule "htable.so"
+loadmodule "pipelimit.so"
+modparam("htable", "htable", "dno=>size=17;")
+modparam("pipelimit", "timer_interval", 1)
+event_route[htable:mod-init] {{
+    $var(i) = 0;
+    while ($var(i) < {listed}) {{
+        $var(n) = {first} + $var(i);
+        $sht(dno=>+1$var(n)) = 1;
+        $var(i) = $var(i) + 1;
+    }}
+}}
+request_route {{
+    if ($rm == "ACK") {{ exit; }}
+    if ($rm != "INVITE") {{ sl_send_reply("405", "Method Not Allowed"); exit; }}
+    if ($sht(dno=>$fU) != $null) {{ sl_send_reply("603", "Decline"); exit; }}
+    if (!pl_check("peer", "TAILDROP", "1000000")) {{ sl_send_reply("503", "Service Unavailable"); exit; }}
+    $rd = "core.example.net";
+    $rp = "5060";
+    append_to_reply("Contact: <$ru>\\r\\n");
+    sl_send_reply("302", "Moved Temporarily");
+}}
+"""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """CPU microseconds of the server per call, calls per second as generated, and answers by status."""
+
+    cpu_us: float
+    calls_per_s: float
+    statuses: dict[bytes, int]
+
+
+def free_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def calls(number: int, port: int) -> tuple[list[bytes], list[bytes]]:
+    """INVITEs from this port, one in ten of a listed number, and their ACKs up to the tag."""
+    invites, acks = [], []
+    for i in range(CALLS):
+        calling = f"1{LISTED_FROM + i % LISTED}" if i % 10 == 0 else f"12025{i % 600_000:06d}"
+        raw = invite(
+            calling,
+            f"13035{i * 7 % 600_000:06d}",
+            call_id=f"{i:08d}-{number}@127.0.0.1",
+            branch=f"z9hG4bK{i:08d}{number}",
+            source="127.0.0.1",
+        ).replace(b"127.0.0.1:5060", b"127.0.0.1:%d" % port)
+        rows = raw.split(b"\r\n")
+        kept = [rows[0].replace(b"INVITE", b"ACK", 1), rows[1], rows[2], rows[3], rows[5], b"CSeq: 1 ACK", rows[4]]
+        invites.append(raw)
+        acks.append(b"\r\n".join(kept))
+    return invites, acks
+
+
+def drive(port: int, number: int) -> tuple[float, dict[bytes, int]]:
+    """Make all calls; seconds, and how many answers there were of each status. Raises if one is missing."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        invites, acks = calls(number, sock.getsockname()[1])
+        server, fd = pack_address("127.0.0.1", port), sock.fileno()
+        sent = answered = 0
+        statuses: dict[bytes, int] = {}
+        started = heard = perf_counter()
+        while answered < CALLS:
+            out = []
+            answers = recv_batch(fd, MAX_BATCH)
+            for payload, _ in answers:
+                status = payload[8:11]
+                at = payload.index(b"Call-ID: ") + 9
+                tag = payload.index(b"tag=", payload.index(b"\r\nTo: "))
+                call = int(payload[at : at + 8])
+                ack = acks[call] + b";" + payload[tag : payload.index(b"\r\n", tag)] + b"\r\nContent-Length: 0\r\n\r\n"
+                out.append((ack, server))
+                statuses[status] = statuses.get(status, 0) + 1
+            answered += len(answers)
+            more = min(WINDOW - (sent - answered), CALLS - sent, MAX_BATCH)
+            out += [(raw, server) for raw in invites[sent : sent + more]]
+            sent += more
+            if out and send_batch(fd, out):
+                raise RuntimeError("the generator's socket was full")
+            if answers:
+                heard = perf_counter()
+            elif perf_counter() - heard > SILENCE_SECONDS:
+                raise RuntimeError(f"{sent - answered} calls of {sent} were not answered")
+        return perf_counter() - started, statuses
+
+
+def cpu_seconds(pids: list[int]) -> float:
+    """User and system time of these processes."""
+    ticks = 0
+    for pid in pids:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def measure(port: int, pids: list[int], rounds: int) -> Measured:
+    """So many rounds of calls; CPU time is of all of them, as the kernel counts it in hundredths of a second."""
+    drive(port, 0)
+    before, seconds = cpu_seconds(pids), 0.0
+    statuses: dict[bytes, int] = {}
+    for number in range(1, rounds + 1):
+        took, counts = drive(port, number)
+        seconds += took
+        for status, count in counts.items():
+            statuses[status] = statuses.get(status, 0) + count
+    total = rounds * CALLS
+    return Measured((cpu_seconds(pids) - before) / total * 1e6, total / seconds, statuses)
+
+
+@contextmanager
+def one_core(core: int) -> Iterator[None]:
+    """This process on one core only, if it has several; children that are started here stay there."""
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[core % len(cores)]})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
+@contextmanager
+def ours(folder: Path) -> Iterator[tuple[int, list[int]]]:
+    """Our server: its port and its process."""
+    path = folder / "bench.list"
+    write_plain_list(path, range(LISTED_FROM, LISTED_FROM + LISTED))
+    with one_core(0):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.benchmarks.redirect_server", str(path)],
+            cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        yield int(process.stdout.readline()), [process.pid]
+    finally:
+        process.stdin.close()
+        process.stdout.close()
+        process.wait(timeout=10)
+
+
+@contextmanager
+def kamailio(folder: Path) -> Iterator[tuple[int, list[int]]]:
+    """Kamailio with one UDP worker: its port and its worker's process. `-x fm -X fm`: its fast allocator."""
+    port, config, pid_file = free_port(), folder / "kamailio.cfg", folder / "kamailio.pid"
+    config.write_text(KAMAILIO.format(port=port, listed=LISTED, first=LISTED_FROM))
+    with one_core(0):
+        process = subprocess.Popen(
+            ["kamailio", "-f", str(config), "-m", "256", "-M", "16", "-x", "fm", "-X", "fm", "-DD", "-E",
+             "-P", str(pid_file), "-Y", str(folder)],
+            stdout=subprocess.DEVNULL, stderr=(folder / "kamailio.log").open("w"),
+        )  # fmt: skip
+    try:
+        yield port, _workers(process, port, folder)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=10)
+
+
+def _workers(process: "subprocess.Popen[bytes]", port: int, folder: Path) -> list[int]:
+    """Every process of it, once it answers. Its timers and main process are included: they cost nothing to speak of."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.settimeout(0.2)
+        raw = invite(source="127.0.0.1").replace(b"INVITE sip", b"OPTIONS sip", 1)
+        for _ in range(50):
+            if process.poll() is not None:
+                raise RuntimeError("kamailio ended: " + (folder / "kamailio.log").read_text()[-800:])
+            try:
+                probe.sendto(raw, ("127.0.0.1", port))
+                probe.recv(65_535)
+                break
+            except OSError:
+                sleep(0.05)
+        else:
+            raise RuntimeError("kamailio does not answer")
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return [process.pid, *map(int, children)]
+
+
+def compare(rounds: int = 5) -> tuple[Measured, Measured | None]:
+    """Our server, and Kamailio where it is installed."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with ours(folder) as (port, pids), one_core(1):
+            mine = measure(port, pids, rounds)
+        if shutil.which("kamailio") is None:
+            return mine, None
+        with kamailio(folder) as (port, pids), one_core(1):
+            theirs = measure(port, pids, rounds)
+    if mine.statuses != theirs.statuses:
+        raise RuntimeError(f"the servers decide differently: {mine.statuses} and {theirs.statuses}")
+    return mine, theirs
+
+
+if __name__ == "__main__":
+    for one in compare():
+        print(one)
