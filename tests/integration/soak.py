@@ -132,7 +132,9 @@ class SipLoad(Load):
             self.answered += 1
             self.refused += answer.startswith(b"SIP/2.0 603")
             head, _, _ = answer.partition(b"\r\n\r\n")
-            rows = [r for r in head.split(b"\r\n")[1:] if r[:4].lower() in (b"via:", b"from", b"to: ", b"call", b"cseq")]
+            rows = [
+                r for r in head.split(b"\r\n")[1:] if r[:4].lower() in (b"via:", b"from", b"to: ", b"call", b"cseq")
+            ]
             ack = b"\r\n".join([b"ACK sip:sbc.example.net SIP/2.0", *rows]).replace(b"INVITE", b"ACK")
             sip.send(ack + b"\r\nContent-Length: 0\r\n\r\n")
 

@@ -98,20 +98,24 @@ def main() -> int:
         arrivals: list[float] = []
         threading.Thread(target=callee, args=(answering, arrivals), daemon=True).start()
         proxies = {
-            way: stack.enter_context(kamailio(way, folder / way, answering.getsockname()[1], agent.hook, agent.port))
+            way: stack.enter_context(
+                kamailio(way, folder / way, answering.getsockname()[1], agent.hook, agent.port, 20)
+            )
             for way in WAYS
         }
         times: dict[tuple[str, str], list[float]] = {}
+        unscreened = dict.fromkeys(WAYS, 0)
         for number in range(CALLS + WARM_UP):
             for way, proxy in proxies.items():
                 status, there, _ = call(asking, proxy.address, CALLING, arrivals)
                 assert status == "486", f"{way}: {status}"
                 refusal, _, took = call(asking, proxy.address, NEVER_CALLS, arrivals)
-                assert refusal == ("486" if way == "none" else "603"), f"{way}: {refusal}"
+                unscreened[way] += refusal == "486"
                 if number >= WARM_UP:
                     times.setdefault((way, "INVITE to callee"), []).append(there)
                     times.setdefault((way, "INVITE to refusal"), []).append(took)
         answering.sendto(b"", answering.getsockname())
+    print(f"without verdict in time, and passed, of {CALLS + WARM_UP}: {unscreened}")
     print(f"{CALLS} calls each, milliseconds            p50     p99   p50 beyond Kamailio alone")
     for (way, name), values in times.items():
         beyond = percentile(values, 0.5) - percentile(times["none", name], 0.5)
