@@ -1,6 +1,7 @@
 """The daemon as a real process: what systemd, the SBC, Prometheus and the operator see of it."""
 
 import contextlib
+import itertools
 import json
 import signal
 import socket
@@ -174,14 +175,31 @@ def test_drain_answers_what_is_in_flight_and_ends_cleanly(folder: Path) -> None:
         assert stopped["attempts"] == answered
 
 
-def test_the_second_sigterm_does_not_wait_for_a_client_that_stays(folder: Path) -> None:
+def test_the_second_sigterm_does_not_wait_for_a_client_that_goes_on_talking(folder: Path) -> None:
     slow = CONFIG.replace("grace = 5", "grace = 120")
-    with running(folder, config=slow) as agent, agent.admin() as admin:
-        watch = admin.WatchStatus(admin_pb2.WatchStatusRequest())
-        next(watch)
-        agent.signal(signal.SIGTERM)
-        agent.logged("draining")
-        agent.signal(signal.SIGTERM)
+    with running(folder, config=slow) as agent, grpc.insecure_channel(f"unix:{folder}/hook.sock") as channel:
+        stub = screening_pb2_grpc.ScreeningServiceStub(channel)
+        question = pb.ScreenStreamRequest(requests=[request_of(invite())])
+        answers = stub.ScreenStream(itertools.repeat(question))
+        next(answers)
+        with contextlib.suppress(grpc.RpcError):
+            agent.signal(signal.SIGTERM)
+            for number, _ in enumerate(answers):
+                if number == 100:  # it drains, and still answers whoever is in the middle of something
+                    agent.signal(signal.SIGTERM)
+        began = time.monotonic()
+        assert agent.ends() == 0
+        assert time.monotonic() - began < 10
+
+
+def test_a_watcher_gets_a_last_look_and_does_not_hold_up_the_end(folder: Path) -> None:
+    with running(folder) as agent, agent.admin() as admin:
+        request = admin_pb2.WatchStatusRequest()
+        request.interval.FromSeconds(3600)
+        looks = admin.WatchStatus(request)
+        assert not next(looks).status.draining
+        admin.Drain(admin_pb2.DrainRequest())
+        assert [look.status.draining for look in looks] == [True]
         assert agent.ends() == 0
 
 

@@ -6,6 +6,7 @@ Knows gRPC and who may ask: whoever can open the socket. What is asked is done e
 # ruff: noqa: ARG002, N802  (names and arguments are those of the contract)
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -45,12 +46,16 @@ async def finds_nothing(_call_id: str) -> Sequence[str]:
 
 
 class AdminService(admin_pb2_grpc.AdminServiceServicer):
-    """Answers. `drain` begins the end of the process and returns at once; `find` gives records as JSON."""
+    """Answers. `drain` begins the end of the process and returns at once; `find` gives records as JSON.
+
+    When `ending` is set, watchers get a last look and are let go.
+    """
 
     def __init__(
         self, readings: Readings, keeper: PolicyKeeper, drain: Callable[[], None], find: Find = finds_nothing
     ) -> None:
         self.requests = 0
+        self.ending = asyncio.Event()
         self._readings = readings
         self._keeper = keeper
         self._drain = drain
@@ -69,9 +74,11 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
             await context.abort(
                 grpc.StatusCode.INVALID_ARGUMENT, f"interval: must be from {INTERVAL_MIN:g} to {INTERVAL_MAX:g} s"
             )
-        while not self._readings.service.draining:
+        while not self.ending.is_set():
             yield pb.WatchStatusResponse(status=status_message(self._readings))
-            await asyncio.sleep(interval)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(interval):
+                    await self.ending.wait()
         yield pb.WatchStatusResponse(status=status_message(self._readings))
 
     async def Explain(self, request: pb.ExplainRequest, context: Context) -> pb.ExplainResponse:
@@ -148,6 +155,7 @@ class AdminServer:
     async def stop(self, grace: float) -> None:
         """Take nothing new; requests have `grace` seconds. The socket is gone then. May be called again."""
         if self._server is not None:
+            self._service.ending.set()
             await self._server.stop(grace)
             self._server = None
             self._socket.remove()

@@ -29,7 +29,9 @@ PREFIX: Final = "sbc_edge_"
 NO_RULE: Final = "none"
 """The rule of calls that no rule objects to."""
 
-GAUGES: Final = frozenset({"spool_bytes", "spool_queue_records", "redirect_connections", "redirect_transactions"})
+GAUGES: Final = frozenset(
+    {"spool_bytes", "spool_queue_records", "redirect_connections", "redirect_transactions", "redirect_waiting_for_ack"}
+)
 """What components count that can go down; everything else that they count only grows."""
 
 IN_FLIGHT: Final = "_in_flight"
