@@ -4,7 +4,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Self
+from typing import Any, Self
 
 from agent.ingress.redirect.server import RedirectServer
 from agent.ingress.redirect.settings import Listen, RedirectSettings
@@ -46,14 +46,14 @@ def declining() -> Service:
 
 @asynccontextmanager
 async def serving(
-    service: Service, clock: Callable[[], float] | None = None, **settings: object
+    service: Service, clock: Callable[[], float] | None = None, **settings: Any
 ) -> AsyncIterator[RedirectServer]:
     """A redirect server that runs; on UDP over IPv4 unless told otherwise."""
     if not settings.keys() & {"udp", "tcp", "tls"}:
         settings["udp"] = (LOOPBACK,)
     failures: list[Exception] = []
     clocks = {} if clock is None else {"clock": clock}
-    server = RedirectServer(service, RedirectSettings(**settings), failures.append, **clocks)  # type: ignore[arg-type]
+    server = RedirectServer(service, RedirectSettings(**settings), failures.append, **clocks)
     await server.start()
     try:
         yield server
