@@ -10,7 +10,6 @@ Nothing else wires parts together. What runs is decided by the sections of agent
 """
 
 import asyncio
-import gc
 import os
 import signal
 import time
@@ -25,6 +24,7 @@ from agent.ingress.hook.server import HookServer
 from agent.ingress.redirect.server import RedirectServer
 from agent.model import ConfigError
 from agent.ops.admin import AdminServer, AdminService, finds_nothing
+from agent.ops.collection import Collection
 from agent.ops.explaining import Finder
 from agent.ops.log import Log
 from agent.ops.metrics import Page
@@ -131,11 +131,11 @@ class Daemon:
         if not any(part.running for part in parts.ways_in):
             self._log.error("no way in for calls could start", errors=[p.health()[1] for p in parts.ways_in])
             return False
-        self._every(TICK_SECONDS, _Pulse(parts, self._log, self._notifier, time.monotonic).beat, "pulse")
+        pulse = _Pulse(parts, self._log, self._notifier, time.monotonic)
+        pulse.begin()
+        self._every(TICK_SECONDS, pulse.beat, "pulse")
         if self._notifier.watchdog_seconds:
             self._every(self._notifier.watchdog_seconds, self._notifier.alive, "watchdog")
-        gc.collect()
-        gc.freeze()  # code and policy are there to stay: the collector need not look at them again
         self._notifier.ready(_summary(parts))
         self._log.info(
             "ready",
@@ -204,6 +204,11 @@ class _Pulse:
         self._clock = clock
         self._last = self._second = clock()
         self._stall = 0.0
+        self._collection = Collection(self._last)
+
+    def begin(self) -> None:
+        """To be called when every part has started."""
+        self._collection.begin()
 
     def beat(self) -> None:
         """Measure how late this is; once a second, do what a second brings."""
@@ -214,6 +219,7 @@ class _Pulse:
             self._second = now
             self._parts.readings.stall, self._stall = self._stall, 0.0
             self._parts.service.screening.sessions.sweep(now)
+            self._collection.second(self._parts.service.tally.attempts, now)
             self._log.second()
             self._tell()
 
