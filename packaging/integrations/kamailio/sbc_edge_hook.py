@@ -206,9 +206,20 @@ class Link:
 
     def ask(self, request: Any) -> Any | None:
         """The agent's response to a ScreenRequest, or None: no verdict, let the call pass."""
+        if not self.breaker.allows(self._clock()):
+            return None
         self._id += 1
         request.id = self._id
-        return self._exchange(ASK, pb.ScreenStreamRequest(requests=[request]), self._answer)
+        try:
+            response = self._exchange(ASK, pb.ScreenStreamRequest(requests=[request]), self._answer)
+        except (Broken, queue.Empty) as error:
+            self._failed(ASK, error)
+            return None
+        self.breaker.succeeded()
+        if self._away:
+            self._away = False
+            self._warn("agent is back, calls are screened")
+        return response
 
     def report(self, event: Any) -> bool:
         """Tell the agent one CallEvent; False if it is kept until the agent is back."""
@@ -216,31 +227,26 @@ class Link:
         if len(self._events) > MAX_EVENTS:
             del self._events[0]
             self.events_lost += 1
-        request = pb.ReportEventsRequest(events=self._events)
-        sent = self._exchange(REPORT, request, self._handed_over)
-        if sent:
-            self._events.clear()
-        return bool(sent)
-
-    def _exchange(self, method: str, request: Any, wait: Callable[[Stream, float], Any]) -> Any | None:
-        """Send one request and wait for what it is good for; None if the agent is away."""
-        now = self._clock()
-        if not self.breaker.allows(now):
-            return None
-        until = now + self._deadline
+        # An agent that hangs takes events for a while: only an answer proves that it is there.
+        if self.breaker.state is not State.CLOSED:
+            return False
         try:
-            try:
-                result = self._send(method, request, wait, until)
-            except Broken:
-                # Perhaps long ago, while this worker was idle and could not see it; the agent may be back since.
-                self._drop(method)
-                result = self._send(method, request, wait, until)
+            self._exchange(REPORT, pb.ReportEventsRequest(events=self._events), self._handed_over)
         except (Broken, queue.Empty) as error:
+            self._failed(REPORT, error)
+            return False
+        self._events.clear()
+        return True
+
+    def _exchange(self, method: str, request: Any, wait: Callable[[Stream, float], Any]) -> Any:
+        """Send one request and wait for what it is good for. Raises Broken and queue.Empty."""
+        until = self._clock() + self._deadline
+        try:
+            return self._send(method, request, wait, until)
+        except Broken:
+            # Perhaps long ago, while this worker was idle and could not see it; the agent may be back since.
             self._drop(method)
-            self._failed(str(error) or f"nothing within {self._deadline * 1000:g} ms")
-            return None
-        self._succeeded()
-        return result
+            return self._send(method, request, wait, until)
 
     def _send(self, method: str, request: Any, wait: Callable[[Stream, float], Any], until: float) -> Any:
         stream = self._stream(method)
@@ -254,9 +260,8 @@ class Link:
                 if response.id == self._id:
                     return response
 
-    def _handed_over(self, stream: Stream, until: float) -> bool:
+    def _handed_over(self, stream: Stream, until: float) -> None:
         stream.wait_sent(until - self._clock())
-        return True
 
     def _stream(self, method: str) -> Stream:
         if method not in self._streams:
@@ -275,17 +280,13 @@ class Link:
         if stream := self._streams.pop(method, None):
             stream.close()
 
-    def _failed(self, why: str) -> None:
+    def _failed(self, method: str, error: Exception) -> None:
+        self._drop(method)
         self.breaker.failed(self._clock())
         if self.breaker.state is State.OPEN and not self._away:
             self._away = True
+            why = str(error) or f"nothing within {self._deadline * 1000:g} ms"
             self._warn(f"agent away, calls pass without being screened: {why}")
-
-    def _succeeded(self) -> None:
-        self.breaker.succeeded()
-        if self._away:
-            self._away = False
-            self._warn("agent is back, calls are screened")
 
 
 class Hook:

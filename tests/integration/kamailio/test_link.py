@@ -211,16 +211,34 @@ def test_events_of_a_time_without_agent_are_kept_within_bounds_and_delivered(add
     agent = Agent(address).start()
     try:
 
-        def told() -> bool:
+        def back() -> bool:
             clock.now += 1.0
-            return bool(link.report(pb.CallEvent(call_id="last")))
+            return ask(link) is not None
 
-        until(told)
+        until(back)
+        assert link.report(pb.CallEvent(call_id="last"))
         until(lambda: agent.events and agent.events[-1].call_id == "last")
         assert len({event.call_id for event in agent.events}) <= hook.MAX_EVENTS
     finally:
         link.close()
         agent.stop()
+
+
+def test_an_agent_that_takes_events_but_gives_no_verdict_is_away(agent: Agent, address: str) -> None:
+    link = hook.Link(address, SHORT, warn=lambda words: None)
+    try:
+        until(lambda: ask(link) is not None)
+        agent.answer = lambda request: []
+        for _ in range(3):
+            assert ask(link) is None
+            link.report(pb.CallEvent(call_id="1"))
+        assert link.breaker.state is hook.State.OPEN
+        asked = agent.asked
+        assert not link.report(pb.CallEvent(call_id="2"))
+        assert ask(link) is None
+        assert agent.asked == asked
+    finally:
+        link.close()
 
 
 def test_closing_ends_its_threads(address: str) -> None:
