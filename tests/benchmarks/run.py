@@ -162,7 +162,51 @@ def replays() -> Iterator[Figure]:
     yield Figure("replay_packets_per_s", "packets/s", 1e6 / ours, "scapy PcapReader", 1e6 / theirs, theirs / ours, "")
 
 
-GROUPS = {"scan": scans, "numbers": number_sets, "decision": decisions, "replay": replays}
+def records() -> Iterator[Figure]:
+    """Records on disk: what a call waits, what the thread does, what the disk takes, what the event loop notices."""
+    build = ROOT / "build"
+    output = subprocess.run(
+        [sys.executable, "-m", "tests.benchmarks.records", str(build)],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    got = json.loads(output)
+    yield Figure("record_put_us", "us", got["put"], "target of 1 us", 1, 1 / got["put"], "<= 1")
+    yield Figure("record_encode_us", "us", got["row"], "target of 10 us", 10, 10 / got["row"], "<= 10, in a thread")
+    yield Figure(
+        "records_committed_per_s",
+        "records/s",
+        got["committed"],
+        "decided calls/s",
+        10_000,
+        got["committed"] / 10_000,
+        ">= 10,000",
+    )
+    yield Figure("record_bytes", "bytes", got["bytes"], "100 bytes", 100, 100 / got["bytes"], "<= 100 on disk")
+    yield Figure(
+        "record_groups_per_s",
+        "groups/s",
+        got["groups"],
+        "bare fdatasync",
+        got["bare"],
+        got["groups"] / got["bare"],
+        "one record each",
+    )
+    yield Figure("record_find_per_s", "records/s", got["find"], "", 1e6, got["find"] / 1e6, "look-up of a Call-ID")
+    yield Figure(
+        "record_loop_late_p99_ms",
+        "ms",
+        got["loop_p99"],
+        "without records",
+        got["loop_idle"],
+        got["loop_idle"] / got["loop_p99"],
+        "at 5,000 records/s",
+    )
+
+
+GROUPS = {"scan": scans, "numbers": number_sets, "decision": decisions, "replay": replays, "records": records}
 
 
 def main() -> int:
