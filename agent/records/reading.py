@@ -86,7 +86,7 @@ def latest(directory: Path, number: int, wanted: Wanted = EVERYTHING, problem: P
 def find(directory: Path, call_id: str, problem: Problem = ignore) -> Iterator[Record]:
     """The records of the attempts with this Call-ID, oldest first.
 
-    Reads the whole spool (some 10 million records in a minute). Raises OSError when the directory cannot be read.
+    Reads the whole spool, a million records a second. Raises OSError when the directory cannot be read.
     """
     needle = json.dumps(call_id, ensure_ascii=False).encode("utf-8", "backslashreplace")
     streams = [_stream_batches(directory, stream, problem) for stream in STREAMS]

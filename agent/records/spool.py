@@ -56,12 +56,10 @@ class _Queue:
     flushes: list[asyncio.Future[Watermark]] = field(default_factory=list)
     lost_refused: int = 0
     lost_allowed: int = 0
-    # Of SIP messages that it keeps in memory; set when it is taken.
+    # Set when it is taken: how many records, and the bytes of their SIP messages.
+    count: int = 0
     bytes: int = 0
     started: float = 0.0
-
-    def __len__(self) -> int:
-        return len(self.refused) + len(self.allowed)
 
 
 class Spool:
@@ -304,7 +302,7 @@ class Spool:
     def _take(self) -> None:
         taken, self._queue = self._queue, _Queue()
         taken.flushes, self._flushes = self._flushes, []
-        taken.bytes = self._waiting_bytes  # nothing else is on its way now
+        taken.count, taken.bytes = self._waiting, self._waiting_bytes  # nothing else is on its way now
         taken.started = self._clock()
         self._in_flight = taken
 
@@ -312,7 +310,7 @@ class Spool:
         """Count a group that a fault of ours may have cost; who waited for it must not take it for written."""
         taken = self._in_flight
         if taken is not None and not self._store.pending:
-            self._unwritable += len(taken)
+            self._unwritable += taken.count
             for flush in taken.flushes:
                 flush.set_exception(RuntimeError(trouble))
 
@@ -321,7 +319,7 @@ class Spool:
         taken = self._in_flight
         if taken is not None and not self._store.pending:
             self._in_flight = None
-            self._waiting -= len(taken)
+            self._waiting -= taken.count
             self._waiting_bytes -= taken.bytes
             for flush in taken.flushes:
                 if not flush.done():
@@ -344,15 +342,15 @@ class Spool:
         self._store.write(group, now, when)
 
     def _lines(self, decisions: deque[Decision]) -> list[bytes]:
-        """On the thread: one line of JSON each, in slices."""
+        """On the thread: one line of JSON each, in slices. Empties the queue, and so gives messages back as it goes."""
         lines = []
         slice_records = SLICE_RECORDS if len(decisions) < FLOOD_GROUP else FLOOD_SLICE
-        for number, decision in enumerate(decisions, 1):
+        while decisions:
             try:
-                lines.append(self._encoder.row(decision))
+                lines.append(self._encoder.row(decisions.popleft()))
             except Exception:
                 self._unwritable += 1
-            if not number % slice_records:
+            if not len(decisions) % slice_records:
                 time.sleep(SLICE_PAUSE)
         return lines
 

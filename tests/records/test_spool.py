@@ -253,7 +253,7 @@ def test_a_disk_that_does_not_answer_holds_nobody_up(directory: Path, monkeypatc
         await spool.start()
         monkeypatch.setattr(os, "fdatasync", hanging)
         spool.put(refused("first"))
-        await until(lambda: spool._in_flight is not None and len(spool._in_flight) == 1)
+        await until(lambda: spool._in_flight is not None and spool._in_flight.count == 1)
         for i in range(30):
             spool.put(refused(f"{i}"))
         now[0] += STALLED_SECONDS + 1.0
