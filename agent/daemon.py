@@ -12,6 +12,7 @@ Nothing else wires parts together. What runs is decided by the sections of agent
 import asyncio
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
@@ -46,6 +47,10 @@ EX_CONFIG: Final = 78
 
 TICK_SECONDS: Final = 0.1
 """How often the event loop is measured."""
+
+SWITCH_SECONDS: Final = 0.0005
+"""How long a thread keeps the interpreter while the event loop wants it. Of Python's 5 ms, every call that comes while
+a policy is read or records are written would wait 5 ms: measured, 0.75 ms with this."""
 
 SECRET_BYTES: Final = 32
 
@@ -284,6 +289,8 @@ def installed_version() -> str:
 
 def run_daemon(config: Config, policy: Policy, log: Log, environment: Mapping[str, str]) -> int:
     """Run until SIGTERM or until drained; returns the exit code. `environment` may hold NOTIFY_SOCKET."""
+
+    sys.setswitchinterval(SWITCH_SECONDS)
 
     async def main() -> int:
         return await Daemon(config, policy, log, Notifier(environment)).run()

@@ -6,7 +6,7 @@ none from the wire, so that no caller can make a time series.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from itertools import accumulate
 from typing import Final
@@ -25,6 +25,9 @@ from agent.ops.readings import Readings
 from agent.service import LATENCY_BUCKETS, LATENCY_EVERY, Tally
 
 PREFIX: Final = "sbc_edge_"
+
+PIECE: Final = 200
+"""Samples that are put together at once, in a millisecond or less."""
 
 NO_RULE: Final = "none"
 """The rule of calls that no rule objects to."""
@@ -53,7 +56,7 @@ HELP: Final = {
 
 
 class AgentCollector(Collector):
-    """The agent's metric families. `wall_clock` is epoch seconds, for the age of lists."""
+    """The agent's metric families, in pieces. `wall_clock` is epoch seconds, for the age of lists."""
 
     def __init__(self, readings: Readings, wall_clock: Callable[[], float] = time.time) -> None:
         self._readings = readings
@@ -115,34 +118,42 @@ class _One(Collector):
 
 
 class Page:
-    """The text that Prometheus scrapes, family by family: between two of them, calls can be decided."""
+    """The text that Prometheus scrapes, in pieces: between two of them, calls can be decided."""
 
     def __init__(self, readings: Readings) -> None:
         self._collectors: tuple[Collector, ...] = (AgentCollector(readings), ProcessCollector(registry=None))
 
     def __iter__(self) -> Iterator[bytes]:
+        name = ""
         for collector in self._collectors:
             for metric in collector.collect():
-                yield generate_latest(_One(metric))
+                text = generate_latest(_One(metric))
+                if metric.name == name:  # more of the same family: it has its HELP and TYPE already
+                    text = text.split(b"\n", 2)[2]
+                name = metric.name
+                yield text
 
 
 def _tally(tally: Tally) -> Iterator[Metric]:
-    attempts = CounterMetricFamily(
-        f"{PREFIX}attempts", "Call attempts by trunk and by what became of them.", labels=["trunk", "action"]
-    )
-    for (trunk, action), count in tally.by_trunk.items():
-        attempts.add_metric([trunk, action], count)
-    yield attempts
-    verdicts = CounterMetricFamily(
-        f"{PREFIX}verdicts",
-        "Verdicts by rule; in shadow mode a refusal is recorded and not enforced.",
-        labels=["rule", "action", "mode"],
-    )
-    for (rule, action), count in tally.by_rule.items():
-        shadow = action == "shadow"
-        labels = [rule or NO_RULE, "refuse" if shadow else action, "shadow" if shadow else "enforce"]
-        verdicts.add_metric(labels, count)
-    yield verdicts
+    """Attempts and verdicts, a family in pieces where a policy has thousands of trunks or rules."""
+    for by_trunk in _pieces(tally.by_trunk):
+        attempts = CounterMetricFamily(
+            f"{PREFIX}attempts", "Call attempts by trunk and by what became of them.", labels=["trunk", "action"]
+        )
+        for (trunk, action), count in by_trunk:
+            attempts.add_metric([trunk, action], count)
+        yield attempts
+    for by_rule in _pieces(tally.by_rule):
+        verdicts = CounterMetricFamily(
+            f"{PREFIX}verdicts",
+            "Verdicts by rule; in shadow mode a refusal is recorded and not enforced.",
+            labels=["rule", "action", "mode"],
+        )
+        for (rule, action), count in by_rule:
+            shadow = action == "shadow"
+            labels = [rule or NO_RULE, "refuse" if shadow else action, "shadow" if shadow else "enforce"]
+            verdicts.add_metric(labels, count)
+        yield verdicts
     bounds = [*(repr(bound) for bound in LATENCY_BUCKETS), "+Inf"]
     buckets = list(zip(bounds, map(float, accumulate(tally.latency)), strict=True))
     yield HistogramMetricFamily(
@@ -151,6 +162,13 @@ def _tally(tally: Tally) -> Iterator[Metric]:
         buckets=buckets,
         sum_value=tally.latency_sum,
     )
+
+
+def _pieces(counts: Mapping[tuple[str, str], int]) -> Iterator[list[tuple[tuple[str, str], int]]]:
+    """What is counted right now, some at a time; one empty piece for nothing."""
+    items = list(counts.items())
+    for first in range(0, max(1, len(items)), PIECE):
+        yield items[first : first + PIECE]
 
 
 def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
