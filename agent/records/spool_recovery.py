@@ -44,6 +44,9 @@ def recover(directory: Path, now: float, when: float) -> Recovered:
 
     The manifest is given back, not written. Raises OSError when the directory or its manifest cannot be read.
     """
+    for stale in directory.glob(".*.tmp"):  # what a crash in the middle of `replace_file` leaves
+        with contextlib.suppress(OSError):
+            stale.unlink()
     found = Recovered(_manifest(directory))
     listed = segments_in(directory)
     if found.manifest.epoch == 0:

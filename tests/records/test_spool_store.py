@@ -387,6 +387,13 @@ def test_repairing_twice_is_repairing_once(spool: Path) -> None:
     assert sequences(spool) == [1, 2, 3, 4, 9, 10, 11, 12]
 
 
+def test_what_a_crash_left_of_a_replacement_is_removed(spool: Path) -> None:
+    spool.mkdir()
+    (spool / f".{MANIFEST}.0badcafe.tmp").write_bytes(b"{")
+    opened(spool)
+    assert sorted(path.name for path in spool.iterdir()) == ["lock", MANIFEST]
+
+
 def test_files_of_others_are_left_alone(spool: Path) -> None:
     spool.mkdir()
     for name in ("notes.txt", "allowed-7.seg", "refused-00000000000000000009.tmp"):
