@@ -41,6 +41,7 @@ scope = "global"
 sessions = 1000000
 """
 TICK = 0.05  # seconds between two bursts of the generators
+BATCH = 256  # calls in one message of the stream: well under its bound of 1 MiB, also after a pause of this machine
 HOLD = 20.0  # seconds that a call on the hook lasts
 SAMPLE_EVERY = 10.0
 
@@ -156,7 +157,8 @@ class HookLoad(Load):
             threading.Thread(target=self._read, args=(responses,), daemon=True).start()
             number, last = 10_000_000_000, time.monotonic()
             for due in self.ticks():
-                batches.put(list(range(number, number + due)))
+                for first in range(number, number + due, BATCH):
+                    batches.put(list(range(first, min(first + BATCH, number + due))))
                 number += due
                 self.sent += due
                 if time.monotonic() - last > 1:
