@@ -69,6 +69,7 @@ EXTENSIONS = [
         extension("_rates", "rates.c"),
         extension("_answer", "answer.c"),
         extension("_udp", "udp.c"),
+        extension("_hook", "hook.c"),
     )
     if all((ROOT / s).exists() for s in e.sources)
 ]

@@ -4,7 +4,7 @@ Knows the service and the bytes of `wire`; must not know gRPC. Never raises: wha
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from agent.ingress.hook import wire
 from agent.model import ParseError, Refuse, Reply
@@ -36,25 +36,40 @@ class Desk:
         self._clock = clock
         self._writer = wire.ResponseWriter()
 
-    def answer(self, request: wire.Request) -> bytes:
+    def answer(self, request: wire.AnyRequest) -> bytes:
         """The ScreenResponse to a request: DECISION_NOT_DECIDED for all that is not, cannot or failed to be decided."""
+        number, decision, reply, why = self._decide(request)
+        if decision is None:
+            return wire.not_decided(number, why, self._service.policy.generation)
+        return self._writer.decided(number, decision, reply)
+
+    def answer_all(self, requests: Sequence[wire.AnyRequest]) -> list[bytes]:
+        """The same for several, each framed as a part of a ScreenStreamResponse."""
+        responses = []
+        for request in requests:
+            number, decision, reply, why = self._decide(request)
+            if decision is None:
+                response = wire.framed(wire.not_decided(number, why, self._service.policy.generation))
+            else:
+                response = self._writer.framed(number, decision, reply)
+            responses.append(response)
+        return responses
+
+    def _decide(self, request: wire.AnyRequest) -> tuple[int, Decision | None, bytes, str]:
+        """(id, decision, SIP answer, why there is no decision)"""
         self.requests += 1
         number, observation, is_raw, fault = request
         if observation is None:
             self.unusable_requests += 1
-            return self._not_decided(number, fault)
+            return number, None, b"", fault
         try:
             decision = self._service.handle(observation)
             if decision is None:
-                return self._not_decided(number, NOT_OURS)
-            return self._writer.decided(number, decision, self._reply(decision) if is_raw else b"")
+                return number, None, b"", NOT_OURS
+            return number, decision, self._reply(decision) if is_raw else b"", ""
         except Exception as error:  # the one place where a fault of ours must end: here the call passes
             self._failed(error)
-            return self._not_decided(number, FAILED)
-
-    def answer_all(self, requests: list[wire.Request]) -> list[bytes]:
-        """The same for several, each framed as a part of a ScreenStreamResponse."""
-        return [wire.framed(self.answer(request)) for request in requests]
+            return number, None, b"", FAILED
 
     def take(self, told: wire.Told | None) -> bool:
         """Tell the sessions what became of a call; False for what is unreadable or of no call in progress."""
@@ -88,9 +103,6 @@ class Desk:
         known = any(sessions.knows(message.call_id, tag) for tag in (message.from_tag, message.to_tag))
         sessions.observe(message, now)
         return known
-
-    def _not_decided(self, number: int, why: str) -> bytes:
-        return wire.not_decided(number, why, self._service.policy.generation)
 
     def _failed(self, error: Exception) -> None:
         self.failures += 1

@@ -5,12 +5,13 @@ tasks with a bounded heap of responses between them: while one message of respon
 ready gather for the next. A client that does not read is not read from either, as HTTP/2 flow control then holds him
 back, and nobody else notices.
 
-The reading task is never cancelled: grpcio leaks some memory of a batch whose awaiter is (grpc issue 43360). It ends by
-itself, as a read returns when its call is over, and after that it must not touch the context.
+The reading task is never cancelled: a read whose awaiter is cancelled loses its memory in grpcio (grpc issue 43360; one
+that fails because the client cancelled still does, some 100 bytes). It ends by itself, as a read returns when its call
+is over, and after that it must not touch the context: grpcio has freed the call by then.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 import grpc
@@ -87,7 +88,7 @@ class ScreenExchange:
         finally:
             self._end()
 
-    async def _answer(self, requests: list[wire.Request]) -> None:
+    async def _answer(self, requests: Sequence[wire.AnyRequest]) -> None:
         for start in range(0, len(requests), SLICE):
             if start:
                 await asyncio.sleep(0)

@@ -124,7 +124,7 @@ class HookServer:
     async def _end_streams(self, clock: Callable[[], float], deadline: float) -> None:
         """End each stream when it is quiet, and all at the deadline. Calls on their way here are taken first."""
         seen: dict[Exchange, int] = {}
-        while clock() < deadline and self._crowd.in_flight:
+        while clock() < deadline and (self._crowd.in_flight or not self._closed):
             seen = {exchange: exchange.messages for exchange in self._exchanges}
             await asyncio.sleep(min(QUIET_SECONDS, deadline - clock()))
             self._closed = True

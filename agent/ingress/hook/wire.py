@@ -6,13 +6,14 @@ compares them with what protobuf makes of the same.
 """
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 from google.protobuf.message import DecodeError
 
+from agent import native
 from agent.ingress.hook.invite import InviteFields, build_invite
 from agent.model import Action, Allow, Answer, Drop, ParseError, Refuse, Verdict
-from agent.screening import PASSED, Decision, Observation
+from agent.screening import NEW, PASSED, Decision, Observation
 from sbcedge.screening.v1 import screening_pb2 as pb
 
 BATCH_MAX: Final = 1024
@@ -34,6 +35,10 @@ class Request(NamedTuple):
     observation: Observation | None
     is_raw: bool
     fault: str
+
+
+AnyRequest = Request | tuple[int, Observation | None, bool, str]
+"""The compiled twin makes plain tuples of the same four values."""
 
 
 class Told(NamedTuple):
@@ -59,8 +64,15 @@ def read_request(data: bytes, now: float) -> Request:
         raise ParseError("message", "is no sbcedge.screening.v1.ScreenRequest") from None
 
 
-def read_requests(data: bytes, now: float) -> list[Request]:
+def read_requests(data: bytes, now: float) -> Sequence[AnyRequest]:
     """A ScreenStreamRequest. Raises ParseError if it is none, or has more requests than agreed."""
+    if native.hook is not None and (plain := native.hook.read_requests(data, now, Observation)) is not None:
+        return cast("list[AnyRequest]", plain)
+    return read_requests_py(data, now)
+
+
+def read_requests_py(data: bytes, now: float) -> list[Request]:
+    """The same by protobuf alone: for messages that hold more than plain requests, and where nothing is compiled."""
     try:
         requests = pb.ScreenStreamRequest.FromString(data).requests
     except DecodeError:
@@ -203,14 +215,21 @@ class ResponseWriter:
         """The response to request `number`; `reply` is the SIP answer ready to send, b"" where there is none."""
         if decision.verdict is not PASSED or decision.shadow:
             return _response(number, decision, reply).SerializeToString()
+        return allowed_py(number, decision.attempt.message.identity, self._tail_for(decision))
+
+    def framed(self, number: int, decision: Decision, reply: bytes) -> bytes:
+        """The same as an element of ScreenStreamResponse."""
+        if native.hook is None or decision.verdict is not PASSED or decision.shadow:
+            return framed(self.decided(number, decision, reply))
+        written: bytes = native.hook.allowed(number, decision.attempt.message.identity, self._tail_for(decision))
+        return written
+
+    def _tail_for(self, decision: Decision) -> bytes:
         generation = decision.policy.generation
         if generation != self._generation:
             self._prepare(generation)
-        tail = self._tail if decision.seen.counts else self._repeated_tail
-        identity = decision.attempt.message.identity
-        if not identity:
-            return _ID + varint(number) + _ALLOW + tail
-        return b"".join((_ID, varint(number), _ALLOW, *map(_identity_row, identity), tail))
+        seen = decision.seen
+        return self._tail if seen is NEW or seen.counts else self._repeated_tail
 
     def _prepare(self, generation: int) -> None:
         self._generation = generation
@@ -218,6 +237,11 @@ class ResponseWriter:
         self._tail = passed.SerializeToString()
         passed.repeated_attempt = True
         self._repeated_tail = passed.SerializeToString()
+
+
+def allowed_py(number: int, identity: tuple[bytes, ...], tail: bytes) -> bytes:
+    """A ScreenResponse that allows, with these Identity rows."""
+    return b"".join((_ID, varint(number), _ALLOW, *map(_identity_row, identity), tail))
 
 
 def not_decided(number: int, why: str, generation: int) -> bytes:

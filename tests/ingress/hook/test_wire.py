@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent import native
 from agent.ingress.hook import wire
 from agent.model import ParseError
-from agent.screening import PASSED, Decision, Screening
+from agent.screening import PASSED, Decision, Observation, Screening
 from agent.sip.answers import build_answer
 from sbcedge.policy.v1 import policy_pb2 as policy_pb
 from sbcedge.screening.v1 import screening_pb2 as pb
@@ -185,3 +186,100 @@ def test_a_drop_says_drop_and_has_no_answer() -> None:
     response = [written(screen(screening, invite())) for _ in range(5)][-1]
     assert response.decision == pb.DECISION_DROP
     assert not response.HasField("answer")
+
+
+needs_twin = pytest.mark.skipif(native.hook is None, reason="nothing is compiled here")
+
+PLAIN = st.builds(
+    pb.ScreenRequest,
+    id=st.integers(0, 2**64 - 1),
+    sip_message=st.binary(min_size=1, max_size=300),
+    source_address=st.sampled_from(["", "192.0.2.10", "2001:db8::1", "x" * 64]),
+    source_port=st.integers(0, 65_535),
+    local_address=st.sampled_from(["", SBC]),
+    local_port=st.integers(0, 65_535),
+    transport=st.sampled_from(["", "udp", "tcp", "tls", "ws"]),
+    trunk=st.sampled_from(["", "peer"]),
+    customer=st.sampled_from(["", "customer-1"]),
+    received_at_unix_micros=st.sampled_from([0, 1, int(WHEN * 1e6), 2**63 - 1, -1, -(2**63)]),
+)
+ODD = st.builds(
+    pb.ScreenRequest,
+    sip_message=st.sampled_from([b"", b"x"]),
+    source_address=st.sampled_from(["", "[2001:db8::1]", "[", "\x7f", "é", "x" * 65]),
+    source_port=st.sampled_from([0, 65_536]),
+    transport=st.sampled_from(["", "UDP", "smoke"]),
+    trunk=st.sampled_from(["", "é", "x" * 200]),
+    parsed=st.none() | st.just(pb.ParsedRequest(request_uri="sip:a@b", call_id="c", from_uri="sip:d@e")),
+)
+
+
+@needs_twin
+@given(st.lists(PLAIN, max_size=5))
+def test_the_twin_reads_every_plain_request_as_protobuf_does(requests: list[pb.ScreenRequest]) -> None:
+    data = pb.ScreenStreamRequest(requests=requests).SerializeToString()
+    assert native.hook is not None
+    assert native.hook.read_requests(data, 5.0, Observation) == wire.read_requests_py(data, 5.0)
+
+
+@needs_twin
+@given(st.lists(PLAIN | ODD, max_size=4), st.data())
+def test_whatever_comes_the_twin_reads_it_as_protobuf_does_or_leaves_it_alone(
+    requests: list[pb.ScreenRequest], data: st.DataObject
+) -> None:
+    raw = bytearray(pb.ScreenStreamRequest(requests=requests).SerializeToString())
+    for _ in range(data.draw(st.integers(0, 3)) if raw else 0):
+        at = data.draw(st.integers(0, len(raw) - 1))
+        match data.draw(st.sampled_from(["set", "cut", "insert"])):
+            case "set":
+                raw[at] = data.draw(st.integers(0, 255))
+            case "cut":
+                del raw[at : at + data.draw(st.integers(1, 3))]
+            case _:
+                raw[at:at] = data.draw(st.binary(min_size=1, max_size=3))
+        if not raw:
+            break
+    message = bytes(raw)
+    assert native.hook is not None
+    read = native.hook.read_requests(message, 5.0, Observation)
+    if read is not None:
+        assert read == wire.read_requests_py(message, 5.0)
+
+
+@needs_twin
+def test_the_twin_leaves_what_is_not_plain_to_protobuf() -> None:
+    assert native.hook is not None
+    plain = pb.ScreenRequest(sip_message=b"x").SerializeToString()
+    twice, unknown, wrong_type, group = plain + plain, plain + b"\x78\x01", b"\x10\x05", plain + b"\x7b\x7c"
+    long_tag = plain + b"\x8a\x00\x00"
+    for odd in (twice, unknown, wrong_type, group, long_tag, b"", b"\x08", b"\x12\x7f", b"\x08" + b"\xff" * 11):
+        framed = wire.framed(odd)
+        assert native.hook.read_requests(framed, 5.0, Observation) is None
+    assert native.hook.read_requests(b"", 5.0, Observation) == []
+    assert native.hook.read_requests(wire.framed(plain) * 1025, 5.0, Observation) is None
+    for data in (b"\x0a", b"\x0a\x05a", b"\x12\x00", b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"):
+        assert native.hook.read_requests(data, 5.0, Observation) is None
+
+
+@needs_twin
+@pytest.mark.parametrize("arguments", [(), (b"", 1, Observation), ("", 1.0, Observation), (b"", 1.0, 5)])
+def test_the_twin_refuses_what_is_no_message(arguments: tuple[object, ...]) -> None:
+    assert native.hook is not None
+    with pytest.raises(TypeError):
+        native.hook.read_requests(*arguments)
+
+
+@needs_twin
+@given(st.integers(0, 2**64 - 1), st.lists(st.binary(max_size=20_000), max_size=3), st.binary(max_size=200))
+def test_the_twin_writes_what_python_writes(number: int, identity: list[bytes], tail: bytes) -> None:
+    assert native.hook is not None
+    expected = wire.framed(wire.allowed_py(number, tuple(identity), tail))
+    assert native.hook.allowed(number, tuple(identity), tail) == expected
+
+
+@needs_twin
+@pytest.mark.parametrize("arguments", [(-1, (), b""), (2**64, (), b""), ("1", (), b""), (1, [], b""), (1, ("a",), b"")])
+def test_the_twin_writes_nothing_that_is_no_answer(arguments: tuple[object, ...]) -> None:
+    assert native.hook is not None
+    with pytest.raises((TypeError, OverflowError)):
+        native.hook.allowed(*arguments)
