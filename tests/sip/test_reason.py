@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from agent.sip.answers import build_answer, network_blocked, read_block_reason
 from agent.sip.message import parse
-from agent.sip.reason import LOCATIONS, BlockNotice, parse_reason, read_block_notice
+from agent.sip.reason import LOCATIONS, BlockNotice, Protocol, parse_reason, read_block_notice
 from tests.sip.texts import REQUEST
 
 URL = "https://redress.example.net/b"
@@ -104,15 +104,15 @@ def test_reason_values_are_split_outside_quotes() -> None:
     ]
 
 
+PROTOCOLS: list[tuple[Protocol, ...]] = [("SIP",), ("Q.850",), ("Q.850", "SIP")]
 _TEXT = st.text("abcdefghijklmnopqrstuvwxyzABCXYZ0123456789-_", min_size=1, max_size=20)
 _URLS = st.text("abcXYZ019-._~:/?#[]@!$&'()*+,;=%\"\\", max_size=60).map("https://r.example/".__add__)
 
 
-@given(_URLS, _TEXT, st.sampled_from(sorted(LOCATIONS)), st.sampled_from([("SIP",), ("Q.850",), ("Q.850", "SIP")]))
-def test_what_is_sent_is_what_is_read(url: str, reference: str, location: str, protocols: tuple[str, ...]) -> None:
-    answer = network_blocked(
-        url=url, tel="+12015550100", email="a.b@r.example", id=reference, location=location, protocols=protocols
-    )  # type: ignore[arg-type]
+@given(_URLS, _TEXT, st.sampled_from(sorted(LOCATIONS)), st.sampled_from(PROTOCOLS))
+def test_what_is_sent_is_what_is_read(url: str, reference: str, location: str, protocols: tuple[Protocol, ...]) -> None:
+    contact = {"url": url, "tel": "+12015550100", "email": "a.b@r.example", "id": reference}
+    answer = network_blocked(**contact, location=location, protocols=protocols)
     received = parse(build_answer(REQUEST, answer, to_tag="t"))
     notice = read_block_reason(received)
     escaped = url.replace(";", "%3B").replace('"', "%22").replace("\\", "%5C")
