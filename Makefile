@@ -24,7 +24,8 @@ $(READY): pyproject.toml uv.lock setup.py tools/setup.sh $(wildcard agent/native
 demo: $(READY) ## replay a made-up hour of traffic under two policies and show what is refused
 	@tools/demo.sh
 
-test: $(READY) ## run all tests
+test: $(READY) ## run all tests, with real peers (Kamailio, sipp) where they can be had
+	@tools/test-tools.sh
 	@$(PY) -m pytest -q
 
 test-fast: $(READY) ## run the tests that take under five seconds each
