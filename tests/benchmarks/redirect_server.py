@@ -43,7 +43,7 @@ async def serve(dno_list: Path) -> None:
     # What lives as long as the process is no garbage; the daemon does the same.
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 1000)
+    gc.set_threshold(10_000, 50, 1000)
     print(server.addresses[0][1].port, flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
     await server.stop(0.0)

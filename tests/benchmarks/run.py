@@ -206,7 +206,35 @@ def records() -> Iterator[Figure]:
     )
 
 
-GROUPS = {"scan": scans, "numbers": number_sets, "decision": decisions, "replay": replays, "records": records}
+def redirects() -> Iterator[Figure]:
+    """Signed calls through the redirect server, each with its ACK, beside Kamailio with the same checks."""
+    from tests.benchmarks.redirect import compare
+
+    mine, theirs = compare()
+    if theirs is None:
+        print(f"redirect_vs_kamailio: skipped, kamailio is not installed; {mine.cpu_us:.1f} us of ours per call")
+        return
+    ratio = theirs.cpu_us / mine.cpu_us
+    yield Figure("redirect_cpu_us", "us CPU per call", mine.cpu_us, "kamailio, its worker", theirs.cpu_us, ratio, "")
+    yield Figure(
+        "redirect_vs_kamailio",
+        "calls/s per core",
+        1e6 / mine.cpu_us,
+        "kamailio -x fm -X fm",
+        1e6 / theirs.cpu_us,
+        ratio,
+        ">= 2.0",
+    )
+
+
+GROUPS = {
+    "scan": scans,
+    "numbers": number_sets,
+    "decision": decisions,
+    "replay": replays,
+    "records": records,
+    "redirect": redirects,
+}
 
 
 def main() -> int:

@@ -123,11 +123,18 @@ class Responder(Generic[Destination]):
             rendered = self._render(action.answer)
         else:
             rendered = _passing(trunk or UNKNOWN, decision.attempt.message)
-        payload, back = self._build(raw, rendered, tag, source, back)
-        self._release(decision, payload, now)
+        # Once per call: `_build` and `_send` written out, where calling them would double what they cost.
+        payload, reply_port = build_reply(raw, rendered, tag, source)
+        if reply_port != port:
+            back = self._at_port(back, reply_port)
+        if decision.policy is not self._policy:
+            self._take_up(decision.policy)
+        if self._counts_sessions:
+            self._release(decision, payload, now)
         if trunk is not UNKNOWN:
             self.transactions.answer(tag, payload, back, now, reliable=self._reliable)
-        return self._send(payload, back)
+        self.answers += 1
+        return payload, back
 
     def _undecided(
         self, raw: bytes, source: tuple[str, int], back: Destination, now: float
@@ -224,16 +231,16 @@ class Responder(Generic[Destination]):
         self._rendered[id(answer)] = answer, rendered
         return rendered
 
+    def _take_up(self, policy: Policy) -> None:
+        self._policy, self._counts_sessions = policy, any(limit.sessions for limit in policy.limits)
+
     def _release(self, decision: Decision, payload: bytes, now: float) -> None:
         """Give back what an admitted call reserved of session limits.
 
         How it goes on is seen by the SBC alone. Left open, each call would count for minutes after it has ended,
         and calls would be refused for sessions that are none.
         """
-        policy = decision.policy
-        if policy is not self._policy:
-            self._policy, self._counts_sessions = policy, any(limit.sessions for limit in policy.limits)
-        if self._counts_sessions and isinstance(decision.verdict.action, Allow):
+        if isinstance(decision.verdict.action, Allow):
             self._service.screening.sessions.observe(scan(payload), now)
 
     def _pass_anyway(self, raw: bytes, source: tuple[str, int], back: Destination) -> tuple[bytes, Destination] | None:
