@@ -227,7 +227,9 @@ class Spool:
         if self._store.disk_short:
             ratio = self.settings.min_free_ratio
             return False, f"less than {ratio:.0%} of the disk is free: allowed calls are not recorded"
-        return True, f"committed up to {self._store.committed}, {self._store.counts.bytes} bytes on disk"
+        counts = self._store.counts
+        aside = f"; {counts.corrupt} damaged segments set aside" if counts.corrupt else ""
+        return True, f"committed up to {self._store.committed}, {counts.bytes} bytes on disk{aside}"
 
     def counters(self) -> Mapping[str, int]:
         counts = self._store.counts
