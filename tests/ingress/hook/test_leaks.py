@@ -68,7 +68,9 @@ def test_cancelled_streams_leave_no_task_and_no_python_memory(tmp_path: Path, ho
                 after, _ = tracemalloc.get_traced_memory()
             finally:
                 tracemalloc.stop()
-            assert after - before < 40 * 2 * ROUND, "bytes: less than any object per stream"
+            assert after - before < 150 * 2 * ROUND, (
+                "bytes: tables grow in steps, but a stream that stays is a kilobyte"
+            )
 
     asyncio.run(run())
 
