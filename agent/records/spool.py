@@ -179,6 +179,8 @@ class Spool:
             self._trouble = "stopped while the disk did not answer"
         except OSError as error:
             self._trouble = f"stopped: {_in_words(error)}"
+        except Exception as error:  # what ended the writer; the daemon must still come to its end
+            self._trouble = f"stopped: {error!r}"
         finally:
             if self._waiting:
                 self._trouble += f"; {self._waiting} records lost"
@@ -222,6 +224,8 @@ class Spool:
         taken = self._in_flight
         if taken is not None and (stalled := self._clock() - taken.started) > STALLED_SECONDS:
             return False, f"the disk has not answered for {stalled:.0f} s; {self._waiting} records wait in memory"
+        if self._task is not None and self._task.done() and not self._stopping:
+            return False, f"the writer has ended by a fault of ours; {self._waiting} records wait in memory"
         if self._trouble:
             return False, f"{self._trouble}; {self._waiting} records wait in memory"
         if self._store.disk_short:

@@ -324,6 +324,23 @@ def test_a_fault_in_the_store_is_counted_and_the_next_group_is_written(
     assert [r["call_id"] for r in records(directory)] == ["kept"]
 
 
+def test_a_writer_that_dies_is_reported_and_does_not_keep_the_daemon_from_stopping(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(settings(directory))
+    monkeypatch.setattr(spool, "_roll_if_due", lambda: 1 // 0)
+
+    async def main() -> None:
+        await spool.start()
+        spool.put(refused())
+        await until(lambda: "has ended by a fault" in spool.health()[1])
+        assert not spool.health()[0]
+        await spool.stop(5.0)
+        assert "ZeroDivisionError" in spool.health()[1]
+
+    asyncio.run(main())
+
+
 def test_before_the_start_it_says_so(directory: Path) -> None:
     assert Spool(settings(directory)).health() == (False, "not started; 0 records wait in memory")
     assert not directory.exists(), "construction does nothing"
