@@ -60,11 +60,12 @@ class RedirectServer:
         await asyncio.gather(*(endpoint.stop(grace) for endpoint in self._endpoints))
 
     def health(self) -> tuple[bool, str]:
-        """Whether it listens, and where."""
+        """Whether it listens, where, and what could be better."""
         if not self._running:
             return False, "not running"
         where = ", ".join(f"{transport} {listen.host} port {listen.port}" for transport, listen in self.addresses)
-        return True, f"listening on {where}" if where else "no address to listen on"
+        complaints = {complaint for endpoint in self.udp if (complaint := endpoint.complaint())}
+        return True, "; ".join((f"listening on {where}" if where else "no address to listen on", *sorted(complaints)))
 
     def counters(self) -> Mapping[str, int]:
         """Everything counted since the start, over all sockets; the last three are what is held now."""

@@ -19,8 +19,10 @@ from agent.sip.transactions import T1, ServerTransactions
 # How often to look whether the last ACK has come when the server stops.
 LOOK_SECONDS: Final = 0.01
 
-# linux/sock_diag.h: getsockopt(SO_MEMINFO) gives nine counts, the last of them the datagrams that found no room.
+# asm-generic/socket.h; linux/sock_diag.h: SO_MEMINFO gives nine counts, the last of them the datagrams that found no
+# room.
 SO_MEMINFO: Final = 55
+SO_RCVBUFFORCE: Final = 33
 _MEMINFO: Final = struct.Struct("=9I")
 
 
@@ -44,6 +46,7 @@ class UdpEndpoint:
         self.received = 0
         self.unsent = 0  # answers that the kernel would not take
         self.socket_errors = 0
+        self.receive_buffer = 0  # bytes that the kernel granted
         self._service = service
         self._receive_buffer = settings.receive_buffer
         self._clock = clock
@@ -57,8 +60,7 @@ class UdpEndpoint:
     async def start(self) -> None:
         """Bind and begin. Raises OSError if the address cannot be had."""
         sock = bound_socket(self.address, socket.SOCK_DGRAM)
-        with contextlib.suppress(OSError):  # less than asked for is what the kernel allows
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer)
+        self.receive_buffer = grow_receive_buffer(sock, self._receive_buffer)
         self._socket = sock
         self.address = Listen(*sock.getsockname()[:2])
         self.responder = Responder(
@@ -80,6 +82,15 @@ class UdpEndpoint:
         self._last_drops = self.kernel_drops()
         self._socket = None
         sock.close()
+
+    def complaint(self) -> str:
+        """What the operator should know about this socket; "" if nothing."""
+        if not self._socket or self.receive_buffer >= self._receive_buffer:
+            return ""
+        return (
+            f"the receive buffer has {self.receive_buffer} bytes instead of {self._receive_buffer} "
+            "(raise net.core.rmem_max)"
+        )
 
     def kernel_drops(self) -> int:
         """Datagrams that came faster than they were read, as the kernel counts them."""
@@ -128,6 +139,15 @@ class UdpEndpoint:
         if copies:
             self.unsent += send_batch(self._socket.fileno(), copies)
         self._arm(now)
+
+
+def grow_receive_buffer(sock: socket.socket, size: int) -> int:
+    """Ask for so many bytes; how many there are. Past net.core.rmem_max only with CAP_NET_ADMIN."""
+    for option in (SO_RCVBUFFORCE, socket.SO_RCVBUF):
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, option, size)
+            break
+    return sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2  # the kernel reports twice what it was asked for
 
 
 def bound_socket(listen: Listen, kind: socket.SocketKind) -> socket.socket:

@@ -6,7 +6,8 @@ import os
 
 import pytest
 
-from agent.ingress.redirect import responder
+from agent.ingress.redirect import responder, udp
+from agent.ingress.redirect.settings import RedirectSettings
 from agent.sip.answers import build_reply
 from agent.sip.message import parse
 from agent.sip.scan import scan
@@ -374,10 +375,23 @@ def test_health_says_where_it_listens() -> None:
             (_, udp), (_, tcp) = server.addresses
             assert udp.port
             assert tcp.port
+            server.udp[0].receive_buffer = RedirectSettings().receive_buffer  # what only root is granted
             assert server.health() == (
                 True,
                 f"listening on udp 127.0.0.1 port {udp.port}, tcp 127.0.0.1 port {tcp.port}",
             )
+
+    asyncio.run(run())
+
+
+def test_receive_buffer_that_the_kernel_does_not_grant_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(udp, "SO_RCVBUFFORCE", 9999)  # as without CAP_NET_ADMIN
+
+    async def run() -> None:
+        async with serving(service(), receive_buffer=1 << 30) as server:
+            healthy, words = server.health()
+        assert healthy
+        assert "bytes instead of 1073741824 (raise net.core.rmem_max)" in words
 
     asyncio.run(run())
 
