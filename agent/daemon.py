@@ -48,6 +48,12 @@ EX_CONFIG: Final = 78
 TICK_SECONDS: Final = 0.1
 """How often the event loop is measured."""
 
+FLUSH_SECONDS: Final = 2.0
+"""That records have to reach the disk even when the end is hastened. A disk that is well takes some milliseconds."""
+
+LOOKERS_SECONDS: Final = 1.0
+"""That whoever looks at metrics or status has to get his last answer."""
+
 SWITCH_SECONDS: Final = 0.0005
 """How long a thread keeps the interpreter while the event loop wants it. Of Python's 5 ms, every call that comes while
 a policy is read or records are written would wait 5 ms: measured, 0.75 ms with this."""
@@ -159,8 +165,10 @@ class Daemon:
         parts.service.draining = True
         self._notifier.stopping("draining")
         self._log.info("draining", grace_seconds=grace)
-        for group in (parts.ways_in, parts.records, parts.around):
-            await stop_all(group, grace, self._hasten, self._log)
+        await stop_all(parts.ways_in, grace, self._hasten, self._log)
+        patience = FLUSH_SECONDS if self._hasten.is_set() else max(grace, FLUSH_SECONDS)
+        await stop_all(parts.records, patience, asyncio.Event(), self._log)  # what is decided is not lost by haste
+        await stop_all(parts.around, min(grace, LOOKERS_SECONDS), self._hasten, self._log)
         for timer in self._timers:
             timer.cancel()
         tally = parts.service.tally

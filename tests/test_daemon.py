@@ -17,6 +17,8 @@ import grpc
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from agent.records.reading import Wanted, records
+from agent.records.segment import Kind
 from sbcedge.admin.v1 import admin_pb2
 from sbcedge.screening.v1 import screening_pb2 as pb
 from sbcedge.screening.v1 import screening_pb2_grpc
@@ -24,6 +26,7 @@ from tests.conftest import ROOT
 from tests.fakes.agent_process import CONFIG, POLICY, AgentProcess, request_of, running, start_agent
 from tests.fakes.calls import invite
 
+CALLS = frozenset(Kind) - {Kind.ROLLUP}
 NO_LABELS: frozenset[str] = frozenset()
 NEXT = POLICY.replace("generation = 7", "generation = 8").replace("trial", "next")
 
@@ -40,6 +43,11 @@ def samples(agent: AgentProcess) -> dict[tuple[str, frozenset[str]], float]:
         assert page.headers["Content-Type"].startswith("text/plain; version=0.0.4")
         families = list(text_string_to_metric_families(page.read().decode()))
     return {(s.name, frozenset(s.labels.values())): s.value for family in families for s in family.samples}
+
+
+def recorded(folder: Path) -> int:
+    """How many call attempts are on disk."""
+    return sum(1 for record in records(folder / "spool", Wanted(kinds=CALLS)))
 
 
 def test_it_says_ready_when_it_answers_and_stopping_when_it_ends(folder: Path) -> None:
@@ -171,16 +179,19 @@ def test_drain_answers_what_is_in_flight_and_ends_cleanly(folder: Path) -> None:
                 answered += len(response.responses)
         assert answered >= 100 * 8
         assert agent.ends() == 0
-        stopped = agent.logged("stopped")
-        assert stopped["attempts"] == answered
+        assert agent.logged("stopped")["attempts"] == answered
+    assert recorded(folder) == answered
 
 
 def test_the_second_sigterm_does_not_wait_for_a_client_that_goes_on_talking(folder: Path) -> None:
     slow = CONFIG.replace("grace = 5", "grace = 120")
     with running(folder, config=slow) as agent, grpc.insecure_channel(f"unix:{folder}/hook.sock") as channel:
         stub = screening_pb2_grpc.ScreeningServiceStub(channel)
-        question = pb.ScreenStreamRequest(requests=[request_of(invite())])
-        answers = stub.ScreenStream(itertools.repeat(question))
+
+        def question() -> pb.ScreenStreamRequest:
+            return pb.ScreenStreamRequest(requests=[request_of(invite())])
+
+        answers = stub.ScreenStream(question() for _ in itertools.count())
         next(answers)
         with contextlib.suppress(grpc.RpcError):
             agent.signal(signal.SIGTERM)
@@ -190,6 +201,8 @@ def test_the_second_sigterm_does_not_wait_for_a_client_that_goes_on_talking(fold
         began = time.monotonic()
         assert agent.ends() == 0
         assert time.monotonic() - began < 10
+        attempts = agent.logged("stopped")["attempts"]
+    assert recorded(folder) == attempts  # haste loses no record
 
 
 def test_a_watcher_gets_a_last_look_and_does_not_hold_up_the_end(folder: Path) -> None:

@@ -50,6 +50,6 @@ class LogSettings:
 
 @dataclass(frozen=True, slots=True)
 class ShutdownSettings:
-    """[shutdown]: seconds that requests in flight have to finish; systemd's TimeoutStopSec must be longer."""
+    """[shutdown]: seconds that requests in flight have to finish, and then records to reach the disk."""
 
     grace: Annotated[float, Range(0, 300)] = 10.0
