@@ -174,7 +174,8 @@ class Kamailio(Peer):
         env: dict[str, str] | None = None,
     ) -> None:
         self.port = free_port()
-        values = {"SBC_LISTEN": f"udp:{LOOPBACK}:{self.port}", **defines}
+        listen = {f"SBC_LISTEN_{kind.upper()}": f"{kind}:{LOOPBACK}:{self.port}" for kind in ("udp", "tcp")}
+        values = {**listen, "SBC_FROM_OTHERS": f'"udp:{LOOPBACK}:{self.port}"', **defines}
         # Included files are looked for beside the one that includes them.
         folder.mkdir(parents=True, exist_ok=True)
         for file in [config, *(file for path in include for file in path.glob("*.cfg"))]:
@@ -218,7 +219,10 @@ def answers(address: tuple[str, int]) -> bool:
 
 
 class Sipp(Peer):
-    """One sipp with one scenario. `keys` fill [name] in the scenario. It keeps the messages and the response times."""
+    """One sipp with one scenario. `keys` fill [name] in the scenario. It keeps the messages and the response times.
+
+    transport: "udp" or "tcp".
+    """
 
     def __init__(
         self,
@@ -227,6 +231,7 @@ class Sipp(Peer):
         *,
         remote: tuple[str, int] | None = None,
         host: str = LOOPBACK,
+        transport: str = "udp",
         calls: int = 0,
         rate: float = 50.0,
         keys: dict[str, str] | None = None,
@@ -259,6 +264,7 @@ class Sipp(Peer):
         ]
         if calls:
             command += ["-m", str(calls), "-r", f"{rate:g}"]
+        command += ["-t", "t1" if transport == "tcp" else "u1"]
         if remote:
             command += [f"{remote[0]}:{remote[1]}"]
         super().__init__(name, command, folder, {"TERM": "dumb"})

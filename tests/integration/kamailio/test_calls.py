@@ -2,6 +2,7 @@
 
 import re
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,6 +58,38 @@ def test_identity_rows_reach_the_callee_byte_for_byte(world: World) -> None:
     received = invites(world.callee.messages("received"))[before]
     assert len(identity_rows(sent)) == 3
     assert identity_rows(received) == identity_rows(sent)
+
+
+def test_identity_rows_of_every_shape_reach_the_callee_byte_for_byte(world: World) -> None:
+    """Folded, empty, in compact form, with odd blanks and bytes; and after them the rest of the message."""
+    rows = [
+        b"Identity: a.b.c\r\n ;info=<https://cert.example.net/a.pem>\r\n\t;alg=ES256",
+        b'IDENTITY :   d.e.f;info=<x>;ppt="shaken"  ',
+        b"y:g..h",
+        b"Identity:",
+        b"identity: \xfc\xff;info=<y>",
+        b"X-Not-Identity: 1",
+    ]
+    request = (
+        b"INVITE sip:+13035550199@127.0.0.1 SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1:%d;branch=z9hG4bK-odd\r\n"
+        b"Max-Forwards: 70\r\nFrom: <sip:+12015550123@127.0.0.1>;tag=odd\r\nTo: <sip:+13035550199@127.0.0.1>\r\n"
+        b"Call-ID: odd-%s\r\nCSeq: 1 INVITE\r\n" + b"\r\n".join(rows) + b"\r\nContent-Length: 3\r\n\r\na\xfe\xff"
+    )  # fmt: skip
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as caller:
+        caller.bind(("127.0.0.1", 0))
+        caller.sendto(request % (caller.getsockname()[1], world.way.encode()), world.kamailio.address)
+        wait_for(lambda: any(b"Call-ID: odd-" in m for m in world.callee.messages("received")), "the callee to get it")
+    received = next(m for m in invites(world.callee.messages("received")) if b"Call-ID: odd-" in m)
+    assert b"\r\n" + b"\r\n".join(rows) + b"\r\n" in received
+    assert received.endswith(b"\r\n\r\na\xfe\xff")
+
+
+def test_calls_by_tcp_are_screened_like_others(world: World) -> None:
+    for _ in range(3):
+        with world.caller("call", transport="tcp") as allowed:
+            allowed.finish()
+        with world.caller("refused", transport="tcp", calling=NEVER_CALLS, status="603") as refused:
+            refused.finish()
 
 
 def test_a_number_that_never_originates_is_refused(world: World) -> None:

@@ -134,13 +134,22 @@ class World:
     callee: Any
     kamailio: Kamailio
 
-    def caller(self, scenario: str, calls: int = 1, rate: float = 50.0, host: str = GOOD, **keys: str) -> Sipp:
+    def caller(
+        self, scenario: str, calls: int = 1, rate: float = 50.0, host: str = GOOD, transport: str = "udp", **keys: str
+    ) -> Sipp:
         """A caller with a scenario of this folder, not yet started."""
         keys = {"calling": CALLING, "called": CALLED, "hold": "10", **keys}
         folder = self.folder / f"caller-{next(_number)}"
         return Sipp(
-            folder, HERE / f"{scenario}.xml", remote=self.kamailio.address, calls=calls, rate=rate, host=host, keys=keys
-        )  # fmt: skip
+            folder,
+            HERE / f"{scenario}.xml",
+            remote=self.kamailio.address,
+            host=host,
+            transport=transport,
+            calls=calls,
+            rate=rate,
+            keys=keys,
+        )
 
     def call(
         self, calls: int = 1, rate: float = 50.0, host: str = GOOD, calling: str = CALLING, called: str = CALLED
