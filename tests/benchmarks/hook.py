@@ -35,7 +35,7 @@ from sbcedge.screening.v1 import screening_pb2_grpc as pb_grpc
 from tests.benchmarks.messages import invite
 
 BATCH = 64
-ROUNDS = 5
+ROUNDS = 4
 SECONDS = 0.7  # of one measurement
 IN_FLIGHT = {"unary": 8, "stream": 64, "batch": 6}  # messages; a client that waited for each would measure the turns
 SERVICE = "/sbcedge.screening.v1.ScreeningService/"

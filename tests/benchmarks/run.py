@@ -227,6 +227,19 @@ def redirects() -> Iterator[Figure]:
     )
 
 
+def hooks() -> Iterator[Figure]:
+    """Decisions through the hook, beside a service written the ordinary way that decides nothing."""
+    from tests.benchmarks.hook import run
+
+    rates = run()
+    for kind, target in (("unary", ">= 0.85"), ("stream", ""), ("batch", ">= 0.7, >= 150k/s")):
+        ours, empty, ratio = (rates[f"{kind}_{name}"] for name in ("hook", "empty", "ratio"))
+        yield Figure(f"hook_{kind}_vs_empty", "decisions/s", ours, "empty handler", empty, ratio, target)
+    for share in ("p50", "p99"):
+        target = "< 1 ms" if share == "p99" else ""
+        yield Figure(f"hook_stream_{share}", "ms at half load", rates[share], "1 ms", 1.0, 1.0 / rates[share], target)
+
+
 GROUPS = {
     "scan": scans,
     "numbers": number_sets,
@@ -234,6 +247,7 @@ GROUPS = {
     "replay": replays,
     "records": records,
     "redirect": redirects,
+    "hook": hooks,
 }
 
 

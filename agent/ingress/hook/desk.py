@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from agent.ingress.hook import wire
-from agent.model import ParseError, Refuse, Reply
+from agent.model import ALLOW, ParseError, Refuse, Reply
 from agent.screening import Decision
 from agent.service import Service
 from agent.sip.scan import scan
@@ -38,38 +38,35 @@ class Desk:
 
     def answer(self, request: wire.AnyRequest) -> bytes:
         """The ScreenResponse to a request: DECISION_NOT_DECIDED for all that is not, cannot or failed to be decided."""
-        number, decision, reply, why = self._decide(request)
-        if decision is None:
-            return wire.not_decided(number, why, self._service.policy.generation)
-        return self._writer.decided(number, decision, reply)
+        return self._answer(request, self._writer.decided, _alone)
 
     def answer_all(self, requests: Sequence[wire.AnyRequest]) -> list[bytes]:
         """The same for several, each framed as a part of a ScreenStreamResponse."""
-        responses = []
-        for request in requests:
-            number, decision, reply, why = self._decide(request)
-            if decision is None:
-                response = wire.framed(wire.not_decided(number, why, self._service.policy.generation))
-            else:
-                response = self._writer.framed(number, decision, reply)
-            responses.append(response)
-        return responses
+        answer, write, frame = self._answer, self._writer.framed, wire.framed
+        return [answer(request, write, frame) for request in requests]
 
-    def _decide(self, request: wire.AnyRequest) -> tuple[int, Decision | None, bytes, str]:
-        """(id, decision, SIP answer, why there is no decision)"""
+    def _answer(
+        self,
+        request: wire.AnyRequest,
+        write: Callable[[int, Decision, bytes], bytes],
+        frame: Callable[[bytes], bytes],
+    ) -> bytes:
         self.requests += 1
         number, observation, is_raw, fault = request
-        if observation is None:
-            self.unusable_requests += 1
-            return number, None, b"", fault
         try:
-            decision = self._service.handle(observation)
-            if decision is None:
-                return number, None, b"", NOT_OURS
-            return number, decision, self._reply(decision) if is_raw else b"", ""
+            if observation is None:
+                self.unusable_requests += 1
+                why = fault
+            elif (decision := self._service.handle(observation)) is None:
+                why = NOT_OURS
+            elif is_raw and decision.verdict.action is not ALLOW:
+                return write(number, decision, self._reply(decision))
+            else:
+                return write(number, decision, b"")
         except Exception as error:  # the one place where a fault of ours must end: here the call passes
             self._failed(error)
-            return number, None, b"", FAILED
+            why = FAILED
+        return frame(wire.not_decided(number, why, self._service.policy.generation))
 
     def take(self, told: wire.Told | None) -> bool:
         """Tell the sessions what became of a call; False for what is unreadable or of no call in progress."""
@@ -107,3 +104,7 @@ class Desk:
     def _failed(self, error: Exception) -> None:
         self.failures += 1
         self._on_failure(error)
+
+
+def _alone(response: bytes) -> bytes:
+    return response

@@ -5,8 +5,8 @@ who asks, nor sockets. Almost every answer is "let it pass", so that one is put 
 compares them with what protobuf makes of the same.
 """
 
-from collections.abc import Sequence
-from typing import Final, NamedTuple, cast
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
 
 from google.protobuf.message import DecodeError
 
@@ -41,6 +41,12 @@ AnyRequest = Request | tuple[int, Observation | None, bool, str]
 """The compiled twin makes plain tuples of the same four values."""
 
 
+_read_plain: Callable[[bytes, float, type[Observation]], list[AnyRequest] | None] | None = getattr(
+    native.hook, "read_requests", None
+)
+_write_allowed: Callable[[int, tuple[bytes, ...], bytes], bytes] | None = getattr(native.hook, "allowed", None)
+
+
 class Told(NamedTuple):
     """One event of a call: exactly one of `answered`, `ended` (its final response or 0) and `message` is meant."""
 
@@ -66,8 +72,8 @@ def read_request(data: bytes, now: float) -> Request:
 
 def read_requests(data: bytes, now: float) -> Sequence[AnyRequest]:
     """A ScreenStreamRequest. Raises ParseError if it is none, or has more requests than agreed."""
-    if native.hook is not None and (plain := native.hook.read_requests(data, now, Observation)) is not None:
-        return cast("list[AnyRequest]", plain)
+    if _read_plain is not None and (plain := _read_plain(data, now, Observation)) is not None:
+        return plain
     return read_requests_py(data, now)
 
 
@@ -219,10 +225,9 @@ class ResponseWriter:
 
     def framed(self, number: int, decision: Decision, reply: bytes) -> bytes:
         """The same as an element of ScreenStreamResponse."""
-        if native.hook is None or decision.verdict is not PASSED or decision.shadow:
+        if _write_allowed is None or decision.verdict is not PASSED or decision.shadow:
             return framed(self.decided(number, decision, reply))
-        written: bytes = native.hook.allowed(number, decision.attempt.message.identity, self._tail_for(decision))
-        return written
+        return _write_allowed(number, decision.attempt.message.identity, self._tail_for(decision))
 
     def _tail_for(self, decision: Decision) -> bytes:
         generation = decision.policy.generation
