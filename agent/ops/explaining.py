@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import json
 import sys
-from asyncio.subprocess import DEVNULL, PIPE
+from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -20,6 +20,8 @@ SECONDS_MAX: Final = 60.0
 
 BYTES_MAX: Final = 16 << 20
 """Of JSON: some ten thousand records. A caller may use one Call-ID as often as he likes."""
+
+CHUNK: Final = 1 << 16
 
 _ROOT: Final = str(Path(agent.__file__).parents[1])
 
@@ -65,23 +67,34 @@ class Finder:
             stdout=PIPE,
             stderr=PIPE,
         )
+        assert process.stdout is not None
+        assert process.stderr is not None
         try:
             async with asyncio.timeout(SECONDS_MAX):
-                said = await asyncio.gather(_all_of(process.stdout), _all_of(process.stderr))
-                await process.wait()
+                said = await asyncio.gather(_all_of(process.stdout, process), _all_of(process.stderr, process))
         except TimeoutError:
             raise LookupError(f"not found within {SECONDS_MAX:g} s") from None
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
+            _kill(process)
+            for stream in (process.stdout, process.stderr):
+                while await stream.read(CHUNK):  # until its end, or the pipe stays open
+                    pass
+            await process.wait()
+        if max(map(len, said)) > BYTES_MAX:
+            raise LookupError("there are too many records of this call; see `sbc-agent records`")
         return said[0], said[1]
 
 
-async def _all_of(stream: asyncio.StreamReader | None) -> bytes:
-    assert stream is not None
+async def _all_of(stream: asyncio.StreamReader, process: Process) -> bytes:
+    """What comes until its end. When it is too much, the process is ended."""
     pieces = bytearray()
-    while piece := await stream.read(1 << 16):
+    while len(pieces) <= BYTES_MAX and (piece := await stream.read(CHUNK)):
         pieces += piece
-        if len(pieces) > BYTES_MAX:
-            raise LookupError("there are too many records of this call; see `sbc-agent records`")
+    if len(pieces) > BYTES_MAX:
+        _kill(process)
     return bytes(pieces)
+
+
+def _kill(process: Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.kill()

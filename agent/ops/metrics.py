@@ -88,7 +88,7 @@ class AgentCollector(Collector):
             created = epoch(dno.manifest.created_at)
             if created is not None:
                 age.add_metric([name], max(0.0, self._clock() - created))
-            numbers.add_metric([name], sum(dno.manifest.counts.values()))
+            numbers.add_metric([name], dno.manifest.counts.get("numbers", 0))
         yield age
         yield numbers
 

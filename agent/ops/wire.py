@@ -101,7 +101,7 @@ def _lists(policy: Policy) -> list[pb.ListStatus]:
     lists = []
     for name, dno in policy.dno.lists if policy.dno is not None else ():
         manifest = dno.manifest
-        shown = pb.ListStatus(name=name, version=manifest.version, numbers=sum(manifest.counts.values()))
+        shown = pb.ListStatus(name=name, version=manifest.version, numbers=manifest.counts.get("numbers", 0))
         created = epoch(manifest.created_at)
         if created is not None:
             shown.created_at.FromSeconds(int(created))

@@ -11,10 +11,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from agent.ops.log import LineWriter, Log
 from agent.ops.metrics import PIECE, AgentCollector, Page
 from agent.ops.readings import Readings
+from agent.policy.compile import compile_policy
 from agent.screening import Screening
 from agent.service import LATENCY_BUCKETS, Service
 from sbcedge.policy.v1 import policy_pb2 as pb
 from tests.fakes.calls import invite, observe, policy
+from tests.fakes.lists import small_list
 
 
 class NoRecords:
@@ -92,6 +94,20 @@ def test_the_histogram_has_every_bucket_and_its_sum(readings: Readings) -> None:
     assert value(readings, "sbc_edge_decision_seconds_sum") == pytest.approx(1.000007)
     samples = families(readings)["sbc_edge_decision_seconds"].samples
     assert sum(s.name.endswith("_bucket") for s in samples) == len(LATENCY_BUCKETS) + 1
+
+
+def test_a_list_has_its_age_and_its_size(readings: Readings) -> None:
+    rule = pb.DoNotOriginateRule(lists=["small.list"])
+    lists = {"small.list": small_list(1_800_000_000.0)}
+    readings.service.screening.swap(compile_policy(pb.Policy(do_not_originate=rule), lists))
+    found = {
+        sample.name: (sample.labels, sample.value)
+        for metric in AgentCollector(readings, wall_clock=lambda: 1_800_000_060.0).collect()
+        for sample in metric.samples
+        if "_list_" in sample.name
+    }
+    assert found["sbc_edge_list_age_seconds"] == ({"list": "small.list"}, 60.0)
+    assert found["sbc_edge_list_numbers"] == ({"list": "small.list"}, 2)
 
 
 def test_thousands_of_trunks_come_in_pieces_and_are_one_family(readings: Readings) -> None:
