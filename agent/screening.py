@@ -7,7 +7,6 @@ perform the effects, in order.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import cast
 
 from agent.calls.attempts import AttemptTable, Seen
@@ -36,6 +35,7 @@ from agent.policy.trunks import Trunk
 from agent.records.record import CallRecord
 from agent.sip.answers import build_answer
 from agent.sip.scan import scan
+from agent.sip.tags import transaction_tag
 
 PASSED = Verdict(ALLOW, "", Category.NONE, "no rule objects")
 NEW = Seen.NEW
@@ -119,7 +119,7 @@ class Screening:
         match decision.verdict.action:
             case Refuse(answer):
                 try:
-                    return DISCARD, Reply(build_answer(message.raw, answer, to_tag=_to_tag(self._secret, message)))
+                    return DISCARD, Reply(build_answer(message.raw, answer, to_tag=self.to_tag(message)))
                 except ParseError:
                     return (RELEASE,)
             case Drop():
@@ -129,7 +129,7 @@ class Screening:
 
     def to_tag(self, message: Scan) -> str:
         """The To tag of every answer to this request; its copies, its ACK and its CANCEL have the same one."""
-        return _to_tag(self._secret, message)
+        return transaction_tag(self._secret, message)
 
     def handle(self, observation: Observation, now: float) -> Decision | None:
         """Take one message into account. A decision for an INVITE without To tag; None for everything else.
@@ -251,9 +251,3 @@ def _asserted(uris: tuple[bytes, ...], country: str) -> Number | None:
         if number.digits:
             return number
     return None
-
-
-def _to_tag(secret: bytes, message: Scan) -> str:
-    """The same for every copy of one INVITE, so that a retransmission gets the same answer (RFC 3261 17.2.1)."""
-    seed = b"\0".join((message.call_id, message.from_tag, message.branch, message.sent_by, b"%d" % message.cseq))
-    return blake2b(seed, digest_size=8, key=secret).hexdigest()

@@ -1,6 +1,9 @@
-/* The compiled twin of build_reply_py in agent/sip/answers.py, for the plain forms that nearly every request uses.
+/* The compiled twins of build_reply_py in agent/sip/answers.py and transaction_tag_py in agent/sip/tags.py.
  *
- * build(request, status_line, rows, tag, host, port) -> (answer, port) | None
+ * transaction_tag(secret, message) -> str
+ *
+ * build(request, status_line, rows, tag, host, port) -> (answer, port) | None, for the plain forms that nearly every
+ * request uses.
  *
  * None says "not plain": the caller then asks the Python reference, which also finds the words for every error. So
  * this file may refuse whatever is easier to refuse, and must give the very bytes of the reference where it does not.
@@ -11,6 +14,7 @@
 #include <Python.h>
 #include <stdint.h>
 
+#include "blake2b.h"
 #include "sip_text.h"
 
 #define DEFAULT_PORT 5060 /* RFC 3261 18.2.2: where sent-by names no port */
@@ -305,14 +309,103 @@ static PyObject *build(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ss
     return result;
 }
 
+/* ---- the tag --------------------------------------------------------------------------------------------------- */
+
+/* The fields of a message that its tag is made of, in this order, and its CSeq number behind them. */
+static const char *const TAG_FIELDS[] = {"call_id", "from_tag", "branch", "sent_by", "cseq"};
+#define TEXTS 4
+#define FIELDS (TEXTS + 1)
+
+typedef struct {
+    PyObject *fields[FIELDS]; /* interned */
+} State;
+
+/* Add one text field and the zero byte behind it; 0 and an exception if it is no bytes. */
+static int add_text(Blake2b *hash, PyObject *value)
+{
+    if (value == NULL)
+        return 0;
+    if (!PyBytes_Check(value)) {
+        PyErr_Format(PyExc_TypeError, "a field of a message is bytes, not %s", Py_TYPE(value)->tp_name);
+        return 0;
+    }
+    /* Together with the zero byte that every bytes object has behind its last one. */
+    blake2b_add(hash, (const byte *)PyBytes_AS_STRING(value), (size_t)PyBytes_GET_SIZE(value) + 1);
+    return 1;
+}
+
+static int add_number(Blake2b *hash, PyObject *value)
+{
+    long long number = value != NULL ? PyLong_AsLongLong(value) : -1;
+    if (number == -1 && PyErr_Occurred())
+        return 0;
+    char digits[24];
+    int length = PyOS_snprintf(digits, sizeof(digits), "%lld", number);
+    blake2b_add(hash, (const byte *)digits, (size_t)length);
+    return 1;
+}
+
+static PyObject *transaction_tag(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    const State *state = PyModule_GetState(module);
+    if (count != 2 || !PyBytes_Check(args[0]))
+        return PyErr_Format(PyExc_TypeError, "transaction_tag takes a secret of bytes and a message");
+    if (PyBytes_GET_SIZE(args[0]) > BLAKE2B_KEY_MAX)
+        return PyErr_Format(PyExc_ValueError, "a secret has at most %d bytes", BLAKE2B_KEY_MAX);
+    Blake2b hash;
+    blake2b_begin(&hash, (const byte *)PyBytes_AS_STRING(args[0]), (size_t)PyBytes_GET_SIZE(args[0]));
+    int good = 1;
+    for (int i = 0; good && i < FIELDS; i++) {
+        PyObject *value = PyObject_GetAttr(args[1], state->fields[i]);
+        good = i < TEXTS ? add_text(&hash, value) : add_number(&hash, value);
+        Py_XDECREF(value);
+    }
+    if (!good)
+        return NULL;
+    byte digest[BLAKE2B_DIGEST];
+    blake2b_end(&hash, digest);
+    PyObject *tag = PyUnicode_New(2 * BLAKE2B_DIGEST, 127);
+    for (int i = 0; tag != NULL && i < BLAKE2B_DIGEST; i++) {
+        PyUnicode_1BYTE_DATA(tag)[2 * i] = (byte)"0123456789abcdef"[digest[i] >> 4];
+        PyUnicode_1BYTE_DATA(tag)[2 * i + 1] = (byte)"0123456789abcdef"[digest[i] & 15];
+    }
+    return tag;
+}
+
+/* ---- the module ------------------------------------------------------------------------------------------------ */
+
+static int prepare(PyObject *module)
+{
+    State *state = PyModule_GetState(module);
+    for (int i = 0; i < FIELDS; i++) {
+        state->fields[i] = PyUnicode_InternFromString(TAG_FIELDS[i]);
+        if (state->fields[i] == NULL)
+            return -1;
+    }
+    return 0;
+}
+
+static int clear(PyObject *module)
+{
+    State *state = PyModule_GetState(module);
+    for (int i = 0; i < FIELDS; i++)
+        Py_CLEAR(state->fields[i]);
+    return 0;
+}
+
+static void release(void *module) { clear(module); }
+
 static PyMethodDef functions[] = {
     {"build", (PyCFunction)(void (*)(void))build, METH_FASTCALL,
      "build(request, status_line, rows, tag, host, port) -> (answer, port) | None\n\n"
      "As agent.sip.answers.build_reply_py, which is the reference; None where that has to be asked."},
+    {"transaction_tag", (PyCFunction)(void (*)(void))transaction_tag, METH_FASTCALL,
+     "transaction_tag(secret, message) -> str\n\nAs agent.sip.tags.transaction_tag_py, which is the reference."},
     {NULL, NULL, 0, NULL},
 };
 
 static PyModuleDef_Slot module_slots[] = {
+    {Py_mod_exec, prepare},
 #if PY_VERSION_HEX >= 0x030C0000
     {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
 #endif
@@ -326,8 +419,11 @@ static PyModuleDef definition = {
     PyModuleDef_HEAD_INIT,
     .m_name = "agent.native._answer",
     .m_doc = "Compiled building of SIP answers.",
+    .m_size = sizeof(State),
     .m_methods = functions,
     .m_slots = module_slots,
+    .m_clear = clear,
+    .m_free = release,
 };
 
 PyMODINIT_FUNC PyInit__answer(void) { return PyModuleDef_Init(&definition); }

@@ -16,7 +16,7 @@ to every copy of the INVITE. That needs the same bytes for every copy, which a T
 
 from collections import deque
 from collections.abc import Iterable
-from enum import Enum, auto
+from enum import IntEnum, auto
 from typing import Final, Generic, TypeVar
 
 T1: Final = 0.5
@@ -35,13 +35,13 @@ CAPACITY: Final = 1 << 15
 Destination = TypeVar("Destination")
 
 
-class State(Enum):
+class State(IntEnum):  # an integer, as hashing any other member is slow
     COMPLETED = auto()  # the answer is sent, the ACK has not come
     CONFIRMED = auto()  # the ACK has come; copies of it are absorbed
     TERMINATED = auto()
 
 
-class Event(Enum):
+class Event(IntEnum):
     INVITE = auto()  # a copy of the request
     ACK = auto()
     CANCEL = auto()

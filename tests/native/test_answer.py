@@ -1,14 +1,18 @@
 """The compiled answer gives the bytes, the port and the errors of its Python reference."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agent import native
-from agent.model import Answer
+from agent.model import Answer, ParseError
 from agent.sip.answers import Rendered, build_reply_py, render, unavailable
+from agent.sip.scan import scan, scan_py
+from agent.sip.tags import transaction_tag_py
 from tests.benchmarks.messages import invite
 from tests.native.sip_strategies import ATOMS, anything, damaged
 from tests.sip.texts import Written, messages, request
@@ -121,3 +125,41 @@ def test_arguments_of_other_types_are_refused() -> None:
     with pytest.raises(TypeError):
         native.answer.build(b"")
     assert native.answer.build(bytearray(invite()), *RENDERED, "t", None, 0) is None
+
+
+@given(anything, st.binary(max_size=64))
+def test_tag_of_any_message(raw: bytes, secret: bytes) -> None:
+    assert native.answer is not None
+    for read in (scan, scan_py):
+        try:
+            message = read(raw)
+        except ParseError:
+            return
+        assert native.answer.transaction_tag(secret, message) == transaction_tag_py(secret, message)
+
+
+@given(st.tuples(*[st.binary(max_size=300)] * 4), st.integers(0, 2**32 - 1), st.binary(max_size=64))
+def test_tag_of_any_fields(texts: tuple[bytes, ...], cseq: int, secret: bytes) -> None:
+    assert native.answer is not None
+    names = ("call_id", "from_tag", "branch", "sent_by")
+    message: Any = SimpleNamespace(**dict(zip(names, texts, strict=True)), cseq=cseq)
+    assert native.answer.transaction_tag(secret, message) == transaction_tag_py(secret, message)
+
+
+@pytest.mark.parametrize("length", range(0, 400, 7))
+def test_tag_of_every_length_around_the_blocks_of_the_hash(length: int) -> None:
+    assert native.answer is not None
+    message: Any = SimpleNamespace(call_id=b"x" * length, from_tag=b"", branch=b"", sent_by=b"", cseq=1)
+    for secret in (b"", b"s", b"s" * 64):
+        assert native.answer.transaction_tag(secret, message) == transaction_tag_py(secret, message)
+
+
+def test_tag_of_what_is_no_message_is_an_error() -> None:
+    assert native.answer is not None
+    wrong: Any
+    for wrong in (SimpleNamespace(call_id="x"), SimpleNamespace(), None):
+        with pytest.raises((TypeError, AttributeError)):
+            native.answer.transaction_tag(b"", wrong)
+    for tag in (native.answer.transaction_tag, transaction_tag_py):
+        with pytest.raises(ValueError, match=r"64|key"):
+            tag(b"s" * 65, scan(invite()))
