@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -231,6 +232,40 @@ def test_a_taken_metrics_port_does_not_keep_calls_from_being_screened(folder: Pa
             assert agent.component("metrics") == admin_pb2.ComponentStatus(
                 component="metrics", healthy=False, detail=error
             )
+
+
+@pytest.mark.slow
+def test_a_taken_sip_port_leaves_the_hook_and_is_tried_again(folder: Path) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        config = CONFIG + f'[redirect]\nudp = ["127.0.0.1:{taken.getsockname()[1]}"]\n'
+        with running(folder, config=config) as agent, agent.hook() as ask:
+            assert ask(invite()).decision == pb.DECISION_ALLOW
+            redirect = agent.component("redirect")
+            assert not redirect.healthy
+            assert redirect.detail.startswith("redirect: ")
+            assert "ddress already in use" in redirect.detail
+            taken.close()
+            assert agent.logged("started after all")["component"] == "redirect"
+            assert agent.component("redirect").healthy
+
+
+def test_the_redirect_server_and_the_hook_share_one_limit(folder: Path) -> None:
+    config = CONFIG + '[redirect]\nudp = ["127.0.0.1:0"]\n'
+    policy = POLICY.replace("192.0.2.0/24", "127.0.0.1/32").replace('scope = "trunk"', 'scope = "global"')
+    with running(folder, config=config, policy=policy) as agent, agent.hook() as ask:
+        port = int(re.findall(r"udp 127\.0\.0\.1 port (\d+)", agent.component("redirect").detail)[0])
+        assert ask(invite()).decision == pb.DECISION_ALLOW
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as caller:
+            caller.settimeout(5.0)
+            caller.connect(("127.0.0.1", port))
+            answers = []
+            for _ in range(2):
+                caller.send(invite().replace(b";branch", b";rport;branch"))
+                answers.append(caller.recv(65_535).split(b"\r\n")[0])
+        assert answers == [b"SIP/2.0 404 Not Found", b"SIP/2.0 503 Service Unavailable"]
+        assert ask(invite()).decision == pb.DECISION_REFUSE
+        assert samples(agent)["sbc_edge_redirect_requests_total", NO_LABELS] == 2
 
 
 def test_without_any_way_in_it_ends_with_1_so_that_it_is_tried_again(folder: Path) -> None:
