@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs tests/native and the tests of rates with the compiled twins built under the address and undefined-behaviour sanitizers of gcc.
+# Runs the tests of the compiled twins, built under the address and undefined-behaviour sanitizers of gcc.
 # Builds in a folder of its own and leaves the working copy alone. Takes well under a minute. Needs gcc.
 # Further arguments go to pytest: tests/fuzz/sanitize.sh -k scan
 set -euo pipefail
@@ -30,4 +30,5 @@ for source in agent/native/*.c; do
 done
 "$python" -c 'from agent import native; assert native.sip and native.__file__.startswith("'"$work"'")'
 # --capture=sys: what the sanitizers write to file descriptor 2 is shown.
-"$python" -m pytest -q -x -p no:cacheprovider --capture=sys tests/native tests/policy/test_counters.py tests/ingress/test_datagrams.py "$@"
+"$python" -m pytest -q -x -p no:cacheprovider --capture=sys tests/native tests/policy/test_counters.py tests/ingress/test_datagrams.py \
+    tests/ingress/hook/test_wire.py "$@"

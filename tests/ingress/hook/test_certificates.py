@@ -3,7 +3,7 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,9 @@ from agent.model import ConfigError
 from sbcedge.screening.v1 import screening_pb2 as pb
 from sbcedge.screening.v1 import screening_pb2_grpc as pb_grpc
 from tests.fakes.calls import invite
+from tests.fakes.waiting import until
 from tests.ingress.hook.certificates import Authority, Signed
-from tests.ingress.hook.hooks import PATIENCE, Hook, a_hook, batch, how_it_ended, request, responses_to
+from tests.ingress.hook.hooks import PATIENCE, Hook, a_client, a_hook, batch, how_it_ended, request, responses_to
 
 AUTHORITY = Authority()
 STRANGER = Authority("another authority")
@@ -162,6 +163,33 @@ def test_connections_that_never_speak_keep_nobody_out(tmp_path: Path) -> None:
                     connection.close()
 
     asyncio.run(run())
+
+
+def test_connections_are_bounded_and_tcp_takes_no_place_from_the_local_socket(tmp_path: Path) -> None:
+    async def run() -> None:
+        settings = tls_settings(tmp_path, max_connections=8)
+        async with a_hook(tmp_path, **settings) as hook, a_client(hook) as local:
+            host, _, port = hook.server.address.rpartition(":")
+            silent = [await asyncio.open_connection(host, int(port)) for _ in range(100)]
+            try:
+                ended = [asyncio.create_task(_ending(reader)) for reader, _ in silent]
+                await until(lambda: sum(task.done() for task in ended) >= 92)
+                assert (await local.Screen(request(invite()), timeout=PATIENCE)).decision == pb.DECISION_ALLOW
+            finally:
+                for _, writer in silent:
+                    writer.close()
+                await asyncio.gather(*ended)
+            async with a_tls_client(hook, AUTHORITY.sign("sbc3")) as client:
+                answer = await client.Screen(request(invite()), timeout=PATIENCE, wait_for_ready=True)
+                assert answer.decision == pb.DECISION_ALLOW, "there is room again"
+
+    asyncio.run(run())
+
+
+async def _ending(reader: asyncio.StreamReader) -> None:
+    """Returns when the other side has closed, in one way or another."""
+    with suppress(OSError):
+        await reader.read()
 
 
 @pytest.mark.parametrize("missing", ["certificate", "key", "client_ca"])
