@@ -42,10 +42,12 @@ ADDRESS: Final = os.environ.get("SBC_EDGE_HOOK_ADDRESS", "unix:/run/sbc-edge-age
 DEADLINE_SECONDS: Final = min(max(float(os.environ.get("SBC_EDGE_HOOK_DEADLINE_MS", "20")), 1.0), 1000.0) / 1000.0
 # One lost answer is an accident, three in a row are an agent that is away.
 FAILURES_TO_OPEN: Final = 3
-# How often each SIP worker tries an agent that is away; so long may it take until a returned agent is asked again.
-OPEN_SECONDS: Final = 1.0
-# Below OPEN_SECONDS, so that a connection is tried before each probe; gRPC by itself would wait for up to 2 minutes.
-RECONNECT_MS: Final = 200
+# Then a SIP worker does not ask for so long: short at first, as a busy machine may make an agent late for a moment;
+# twice as long after each try that failed, and so long may it take until an agent that is back is asked again.
+FIRST_OPEN_SECONDS: Final = 0.1
+LONGEST_OPEN_SECONDS: Final = 1.0
+# Shorter, so that a connection was tried before each question; gRPC by itself would wait for up to 2 minutes.
+RECONNECT_MS: Final = 100
 # Events that wait because the agent is away; each is some 100 bytes. Beyond that the oldest calls are forgotten.
 MAX_EVENTS: Final = 1024
 # Transformations of Kamailio fill one buffer of 65,536 bytes (TR_BUFFER_SIZE); base64 makes four bytes of three.
@@ -81,20 +83,28 @@ class State(enum.Enum):
 class Breaker:
     """Keeps calls from waiting for an agent that is away. No I/O; `now` is monotonic seconds, and may stand still.
 
-    CLOSED asks for every call. After `failures` in a row: OPEN, which asks for none. After `open_seconds`: HALF_OPEN,
-    which asks for one call, and what becomes of it decides between CLOSED and OPEN.
+    CLOSED asks for every call. After `failures` in a row: OPEN, which asks for none. After `first` seconds: HALF_OPEN,
+    which asks for one call, and what becomes of it decides between CLOSED and OPEN, which now lasts twice as long, but
+    never longer than `longest`.
     """
 
-    def __init__(self, failures: int = FAILURES_TO_OPEN, open_seconds: float = OPEN_SECONDS) -> None:
+    def __init__(
+        self,
+        failures: int = FAILURES_TO_OPEN,
+        first: float = FIRST_OPEN_SECONDS,
+        longest: float = LONGEST_OPEN_SECONDS,
+    ) -> None:
         self.state = State.CLOSED
         self._limit = failures
-        self._seconds = open_seconds
+        self._first = first
+        self._longest = longest
         self._failures = 0
         self._since = 0.0
+        self._wait = first
 
     def allows(self, now: float) -> bool:
         """Whether to ask now. Who was told yes must report `succeeded` or `failed` before the next question."""
-        if self.state is State.OPEN and now - self._since >= self._seconds:
+        if self.state is State.OPEN and now - self._since >= self._wait:
             self.state = State.HALF_OPEN
             return True
         return self.state is State.CLOSED
@@ -102,14 +112,18 @@ class Breaker:
     def succeeded(self) -> None:
         """The agent answered in time."""
         self._failures = 0
+        self._wait = self._first
         self.state = State.CLOSED
 
     def failed(self, now: float) -> None:
         """It did not."""
         self._failures += 1
-        if self.state is State.HALF_OPEN or self._failures >= self._limit:
-            self.state = State.OPEN
-            self._since = now
+        if self.state is State.HALF_OPEN:
+            self._wait = min(2 * self._wait, self._longest)
+        elif self._failures < self._limit:
+            return
+        self.state = State.OPEN
+        self._since = now
 
 
 class Broken(Exception):  # noqa: N818  a state of the stream, not a mistake
