@@ -19,10 +19,10 @@ from agent import native
 CAPACITY: Final = 200_000
 # Two bits per table in one machine word; a policy of more rates than that is generated, and better as one by key.
 BANK_MAX: Final = 32
-# Seconds. Monotonic clocks stay below 10^7 s, where a float resolves 2e-9 s; each admission may round once. Without
-# this grace a burst of 10 would now and then admit 9.
-CLOCK_RESOLUTION: Final = 1e-6
-ROUNDING: Final = 2e-9
+# Seconds. Monotonic clocks stay below 10^7 s, where a float resolves 2e-9 s and each admission rounds by up to half
+# of that. Without this grace a burst of 10 would now and then admit 9.
+CLOCK_RESOLUTION: Final = 1e-7
+ROUNDING: Final = 1e-9
 
 
 @dataclass(frozen=True, slots=True)

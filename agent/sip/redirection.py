@@ -13,7 +13,7 @@ from agent.sip.grammar import TELEPHONE
 _PLAIN: Final = re.compile(rb"(sips?:[A-Za-z0-9+\-_.]++@)[A-Za-z0-9\-.]++(?::[0-9]++)?(;user=phone)?")
 # SIP-URI = "sip:" [ userinfo ] hostport uri-parameters [ headers ]; "@" stands unescaped only behind userinfo
 _SIP_URI: Final = re.compile(
-    rb"(sips?):(?:([^@]*+)@)?(?:\[[^\]]*+\])?+[^;?]*+([^?]*+)(?:\?.*+)?", re.IGNORECASE | re.DOTALL
+    rb"(sips?):(?:([^@]*+)@)?(?:\[[^\]]*+\])?[^;?]*+([^?]*+)(?:\?.*+)?", re.IGNORECASE | re.DOTALL
 )
 _TEL_URI: Final = re.compile(rb"tel:([^;?]*+)([^?]*+)(?:\?.*+)?", re.IGNORECASE | re.DOTALL)
 

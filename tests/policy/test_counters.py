@@ -70,7 +70,9 @@ def test_even_traffic_at_the_rate_is_never_refused(twin: Twin, rate: Rate) -> No
 @given(rate=RATES, size=st.integers(1, 6000), epoch=st.sampled_from([5.0, 9_999_999.123]))
 def test_a_burst_admits_exactly_the_burst(twin: Twin, rate: Rate, size: int, epoch: float) -> None:
     whole = replace(rate, burst=float(int(rate.burst)))
-    assert len(admitted_times(new_table(twin, whole), [epoch] * size)) == min(size, int(whole.burst))
+    admitted = len(admitted_times(new_table(twin, whole), [epoch] * size))
+    rounded_up = int(2 * whole.grace / whole.interval)  # 0 below 10,000 attempts per second or so
+    assert min(size, int(whole.burst)) <= admitted <= int(whole.burst) + rounded_up
 
 
 @twins
