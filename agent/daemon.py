@@ -25,13 +25,13 @@ from agent.ingress.hook.server import HookServer
 from agent.ingress.redirect.server import RedirectServer
 from agent.model import ConfigError
 from agent.ops.admin import AdminServer, AdminService, finds_nothing
-from agent.ops.collection import Collection
 from agent.ops.explaining import Finder
 from agent.ops.log import Log
 from agent.ops.metrics import Page
 from agent.ops.metrics_server import MetricsServer
 from agent.ops.notify import Notifier
 from agent.ops.policy_keeper import PolicyKeeper
+from agent.ops.pulse import BEAT_SECONDS, Pulse
 from agent.ops.readings import Readings
 from agent.ops.supervision import Supervised, stop_all
 from agent.policy.policy import Policy
@@ -44,9 +44,6 @@ OK: Final = 0
 NO_WAY_IN: Final = 1
 EX_CONFIG: Final = 78
 """sysexits.h: what the operator wrote is wrong. The unit's RestartPreventExitStatus."""
-
-TICK_SECONDS: Final = 0.1
-"""How often the event loop is measured."""
 
 FLUSH_SECONDS: Final = 2.0
 """That records have to reach the disk even when the end is hastened. A disk that is well takes some milliseconds."""
@@ -146,9 +143,9 @@ class Daemon:
         if not any(part.running for part in parts.ways_in):
             self._log.error("no way in for calls could start", errors=[p.health()[1] for p in parts.ways_in])
             return False
-        pulse = _Pulse(parts, self._log, self._notifier, time.monotonic)
+        pulse = Pulse(parts.readings, self._notifier, lambda: _summary(parts), time.monotonic())
         pulse.begin()
-        self._every(TICK_SECONDS, pulse.beat, "pulse")
+        self._every(BEAT_SECONDS, lambda: pulse.beat(time.monotonic()), "pulse")
         if self._notifier.watchdog_seconds:
             self._every(self._notifier.watchdog_seconds, self._notifier.alive, "watchdog")
         self._notifier.ready(_summary(parts))
@@ -208,44 +205,6 @@ class Daemon:
     def _keep(self, task: asyncio.Task[None]) -> None:
         self._timers.add(task)
         task.add_done_callback(self._timers.discard)
-
-
-class _Pulse:
-    """What is done regularly. `beat` is called every TICK_SECONDS; `clock` is monotonic."""
-
-    def __init__(self, parts: Parts, log: Log, notifier: Notifier, clock: Callable[[], float]) -> None:
-        self._parts = parts
-        self._log = log
-        self._notifier = notifier
-        self._told = _summary(parts)
-        self._clock = clock
-        self._last = self._second = clock()
-        self._stall = 0.0
-        self._collection = Collection(self._last)
-
-    def begin(self) -> None:
-        """To be called when every part has started."""
-        self._collection.begin()
-
-    def beat(self) -> None:
-        """Measure how late this is; once a second, do what a second brings."""
-        now = self._clock()
-        self._stall = max(self._stall, now - self._last - TICK_SECONDS)
-        self._last = now
-        if now - self._second >= 1.0:
-            self._second = now
-            self._parts.readings.stall, self._stall = self._stall, 0.0
-            self._parts.service.screening.sessions.sweep(now)
-            self._collection.second(self._parts.service.tally.attempts, now)
-            self._log.second()
-            self._tell()
-
-    def _tell(self) -> None:
-        """Tell systemd when things are no longer as it was told."""
-        summary = _summary(self._parts)
-        if summary != self._told:
-            self._told = summary
-            self._notifier.status(summary)
 
 
 def build_parts(config: Config, policy: Policy, log: Log, end: Callable[[], None]) -> Parts:
