@@ -52,6 +52,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._opened = self._active = clock()
         self._begun: float | None = None  # when the message began that is being read
+        self._closing: float | None = None  # since when it is left open only for answers that are not sent yet
         self._ended = False
 
     @property
@@ -68,7 +69,7 @@ class Connection(asyncio.Protocol):
             transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        if self._ended:
+        if self._ended or self._closing is not None:
             return
         now = self._clock()
         try:
@@ -101,11 +102,13 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  asyncio passes it by name or place
-        self._end(None)
+        self._end(Cut.UNREADABLE if self._closing is not None else None)
 
     def overdue(self, now: float) -> Cut | None:
         """Which of its times is up."""
         settings = self._settings
+        if self._closing is not None:
+            return Cut.UNREAD if now - self._closing > settings.message_seconds else None
         if not self.proven and now - self._opened > settings.first_message_seconds:
             return Cut.HALF_OPEN
         if self._begun is not None and now - self._begun > settings.message_seconds:
@@ -115,11 +118,13 @@ class Connection(asyncio.Protocol):
         return None
 
     def cut(self, why: Cut) -> None:
-        """End it at once; what the peer has not read is lost, as it will not read it."""
-        self._end(why)
+        """End it at once. What the peer has not read is lost; but answers to what came before the unreadable are
+        still sent, and until they are (or are overdue) the connection counts as open."""
         if why is Cut.UNREADABLE and self._transport is not None:
-            self._transport.close()  # answers to what came before are still sent
+            self._closing = self._clock()
+            self._transport.close()
             return
+        self._end(why)
         self._abort()
 
     def close(self) -> None:

@@ -303,6 +303,33 @@ def test_peer_that_does_not_read_its_answers_is_held_back_or_cut() -> None:
     asyncio.run(run())
 
 
+def test_unread_answers_before_something_unreadable_keep_the_connection_counted_and_not_for_long() -> None:
+    async def run() -> None:
+        clock = Clock()
+        async with serving(
+            declining(), clock, tcp=(LOOPBACK,), first_message_seconds=0.1, message_seconds=10.0
+        ) as server:
+            sock = socket.socket()
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(sock, server.addresses[0][1])
+            sent = 0
+            while not any(connection.unsent for connection in server.streams[0]._connections):
+                await loop.sock_sendall(sock, b"".join(calls(10)))
+                sent += 10
+                await asyncio.sleep(0)
+            await loop.sock_sendall(sock, b"junk\r\n")
+            await until(lambda: any(one._closing is not None for one in server.streams[0]._connections))
+            assert server.counters()["redirect_connections"] == 1
+            clock.ahead = 11.0
+            await until(lambda: server.counters()["redirect_connections"] == 0)
+            assert server.counters()["redirect_cut_unread"] == 1
+            sock.close()
+
+    asyncio.run(run())
+
+
 def test_running_out_of_file_descriptors_is_counted_and_gets_over(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agent.ingress.redirect.stream.ACCEPT_PAUSE_SECONDS", 0.01)
     real, faults = socket.socket.accept, [OSError(24, "Too many open files")] * 3
