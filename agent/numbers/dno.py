@@ -23,6 +23,8 @@ from agent.numbers.sets import Collector, NumberSet
 
 KIND: Final = "dno-list"
 
+_PIECE: Final = 1 << 15
+
 
 class DnoCategory(IntEnum):
     """The four kinds of numbers that a list may hold, numbered as the rule lists them."""
@@ -205,7 +207,7 @@ def _check(sections: DnoSections, assertions: int) -> None:
     if not len(sections.run_starts) == len(sections.run_stops) == len(sections.run_ids):
         raise ValueError("not one assertion for each run of blocks")
     for ids in (sections.exact_ids, sections.run_ids, sections.other_ids):
-        if len(ids) and max(ids) >= assertions:
+        if _highest(ids) >= assertions:
             raise ValueError("an assertion is named that is not there")
     if (others := sections.others.tolist()) != sorted(others):
         raise ValueError("the foreign numbers do not ascend")
@@ -216,3 +218,8 @@ def _check(sections: DnoSections, assertions: int) -> None:
         end = stop
     if end > 8 * len(sections.bitmap):
         raise ValueError("a run of blocks ends outside the bitmap")
+
+
+def _highest(ids: memoryview) -> int:
+    """The highest of them, -1 for none. In pieces: `max` of millions would keep other threads waiting for 20 ms."""
+    return max((max(ids[first : first + _PIECE]) for first in range(0, len(ids), _PIECE)), default=-1)
