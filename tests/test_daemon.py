@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+import os
 import re
 import signal
 import socket
@@ -18,6 +19,8 @@ import grpc
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from agent.daemon import build_service
+from agent.ops.log import LineWriter, Log
 from agent.records.reading import Wanted, records
 from agent.records.segment import Kind
 from sbcedge.admin.v1 import admin_pb2
@@ -25,7 +28,7 @@ from sbcedge.screening.v1 import screening_pb2 as pb
 from sbcedge.screening.v1 import screening_pb2_grpc
 from tests.conftest import ROOT
 from tests.fakes.agent_process import CONFIG, POLICY, AgentProcess, request_of, running, start_agent
-from tests.fakes.calls import invite
+from tests.fakes.calls import invite, observe, policy
 
 CALLS = frozenset(Kind) - {Kind.ROLLUP}
 NO_LABELS: frozenset[str] = frozenset()
@@ -330,6 +333,21 @@ def test_a_second_agent_does_not_take_the_sockets_of_the_first(folder: Path) -> 
 def test_the_admin_socket_is_the_owners_alone(folder: Path) -> None:
     with running(folder):
         assert (folder / "admin.sock").stat().st_mode & 0o7777 == 0o600
+
+
+def test_a_fault_while_screening_is_counted_logged_once_and_the_call_passes(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    descriptor = os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    log = Log(LineWriter(descriptor))
+    service = build_service(policy(), log, log)
+    monkeypatch.setattr("agent.screening.attempt_of", lambda *_: 1 // 0)
+    assert [service.handle(observe(invite())) for _ in range(3)] == [None] * 3
+    os.close(descriptor)
+    assert (service.screening.failures, log.faults) == (3, 3)
+    (line,) = map(json.loads, (folder / "log").read_text().splitlines())
+    assert (line["event"], line["where"]) == ("fault", "screening")
+    assert "ZeroDivisionError" in line["error"]
 
 
 def test_the_daemon_imports_no_scapy_no_pandas_and_no_arrow() -> None:
