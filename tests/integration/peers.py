@@ -64,6 +64,10 @@ def wait_for(condition: Callable[[], object], what: str, seconds: float = START_
         time.sleep(POLL_SECONDS)
 
 
+# Tests that are killed take their peers with them, where util-linux is there (prctl(2), PR_SET_PDEATHSIG).
+_END_WITH_US: Final = ("setpriv", "--pdeathsig", "TERM", "--") if shutil.which("setpriv") else ()
+
+
 class Peer:
     """A program in the foreground. `with` starts and stops it; a failure within shows the end of its log."""
 
@@ -93,7 +97,7 @@ class Peer:
         with self.log_file.open("ab") as log:
             # A session of its own: a signal to one peer reaches its workers, and nobody else's.
             self._process = subprocess.Popen(
-                self._command,
+                (*_END_WITH_US, *self._command),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL if self.talkative else log,
                 stderr=log,
