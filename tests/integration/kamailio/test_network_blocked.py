@@ -6,6 +6,7 @@ every INVITE with it, and by a screening service that refuses every call with it
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from agent.model import Answer
-from agent.sip.answers import build_answer, network_blocked, unavailable
+from agent.sip.answers import build_answer, network_blocked, plain, unavailable
 from sbcedge.screening.v1 import screening_pb2 as pb
 from tests.integration.kamailio import test_link
 from tests.integration.kamailio.world import HERE, World, kamailio, need_peers
@@ -28,8 +29,8 @@ REASON = dict(BLOCKED.headers)["Reason"]
 
 
 @contextmanager
-def redirect_server(answer: Answer) -> Iterator[int]:
-    """Answers each INVITE with this; its port."""
+def redirect_server(answer: Answer, delay: float = 0.0) -> Iterator[int]:
+    """Answers each INVITE with this, after so many seconds; its port."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind((LOOPBACK, 0))
 
@@ -39,6 +40,7 @@ def redirect_server(answer: Answer) -> Iterator[int]:
                 if message == b"end":
                     return
                 if message.startswith(b"INVITE "):
+                    time.sleep(delay)  # it is the tardy peer that is played
                     sock.sendto(build_answer(message, answer, to_tag="ag-7710", source=source), source)
 
         thread = threading.Thread(target=serve)
@@ -91,3 +93,17 @@ def test_503_stays_503_with_its_retry_after(way: str, tmp_path: Path) -> None:
     response = refusal_seen(way, tmp_path, unavailable(7))
     assert response.startswith(b"SIP/2.0 503 Service Unavailable\r\n")
     assert b"\r\nRetry-After: 7\r\n" in response
+
+
+@pytest.mark.parametrize("answer", [BLOCKED, plain(404)], ids=["603", "404"])
+def test_an_answer_that_comes_when_the_call_is_up_changes_nothing(answer: Answer, tmp_path: Path) -> None:
+    need_peers()
+    callee = Sipp(tmp_path / "callee", HERE / "callee.xml", seconds=60.0)
+    with redirect_server(answer, delay=0.6) as port:
+        proxy = kamailio("redirect", tmp_path / "kamailio", callee.port, "", port)
+        with callee, proxy:
+            world = World("redirect", tmp_path, None, callee, proxy)
+            with world.caller("call", hold="1000") as caller:
+                caller.finish()
+            finals = {m[8:11] for m in caller.messages("received") if m[8:9] not in {b"1", b""}}
+            assert finals == {b"200"}
