@@ -64,6 +64,13 @@ class Told(NamedTuple):
 
 def read_request(data: bytes, now: float) -> Request:
     """A ScreenRequest; `now` is its time where it states none. Raises ParseError if it is no such message."""
+    if _read_plain is not None and (plain := _read_plain(framed(data), now, Observation)) is not None:
+        return Request(*plain[0])
+    return read_request_py(data, now)
+
+
+def read_request_py(data: bytes, now: float) -> Request:
+    """The same by protobuf alone."""
     try:
         return _request(pb.ScreenRequest.FromString(data), now)
     except DecodeError:

@@ -222,6 +222,19 @@ def test_the_twin_reads_every_plain_request_as_protobuf_does(requests: list[pb.S
     assert native.hook.read_requests(data, 5.0, Observation) == wire.read_requests_py(data, 5.0)
 
 
+@given(PLAIN | ODD, st.data())
+def test_a_request_alone_reads_as_protobuf_reads_it(request: pb.ScreenRequest, data: st.DataObject) -> None:
+    raw = request.SerializeToString()
+    raw = raw[: data.draw(st.integers(0, len(raw)))]
+    try:
+        expected = wire.read_request_py(raw, 5.0)
+    except ParseError:
+        with pytest.raises(ParseError):
+            wire.read_request(raw, 5.0)
+    else:
+        assert wire.read_request(raw, 5.0) == expected
+
+
 @needs_twin
 @given(st.lists(PLAIN | ODD, max_size=4), st.data())
 def test_whatever_comes_the_twin_reads_it_as_protobuf_does_or_leaves_it_alone(
