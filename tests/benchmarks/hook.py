@@ -206,11 +206,8 @@ async def paced(channel: Any, ready: list[bytes], rate: float) -> list[float]:
 async def client(folder: Path) -> dict[str, float]:
     """Rates of both sides in turn, and the time of an answer at half of the hook's rate."""
     ones, batches = Load(messages(1, 4000)), Load(messages(BATCH, 400))
-    single = [b.removeprefix(b"") for b in ones.fresh()]
-    assert single
     options = [("grpc.use_local_subchannel_pool", 1)]
     rates: dict[str, list[float]] = {}
-    result: dict[str, float] = {}
     async with (
         aio.insecure_channel(f"unix:{folder}/hook.sock", options=options) as hook,
         aio.insecure_channel(f"unix:{folder}/empty.sock", options=options) as empty,
