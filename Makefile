@@ -11,7 +11,7 @@ endif
 VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
-PRODUCT := agent tests tools setup.py
+PRODUCT := agent tests tools packaging setup.py
 
 help: ## show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -21,7 +21,7 @@ setup: $(READY) ## make .venv, with everything that the other targets need
 $(READY): pyproject.toml uv.lock setup.py tools/setup.sh $(wildcard agent/native/*.[ch]) $(shell find proto -name '*.proto')
 	@tools/setup.sh
 
-demo: $(READY) ## replay a made-up hour of traffic under two policies and show what is refused
+demo: $(READY) ## screen made-up traffic from a capture under two policies, then live calls with the daemon
 	@tools/demo.sh
 
 test: $(READY) ## run all tests, with real peers (Kamailio, sipp) where they can be had

@@ -1,6 +1,6 @@
 """From the policy as written (protobuf) to the policy as decided by: checks everything, then builds it whole.
 
-The only module that reads the protobuf policy; no protobuf object leaves it. Every error is collected and names
+With `refusals`, the only module that reads the protobuf policy; no protobuf object leaves them. Every error is collected and names
 its field; a policy with one error is no policy.
 """
 
