@@ -1,7 +1,7 @@
 """From the policy as written (protobuf) to the policy as decided by: checks everything, then builds it whole.
 
-With `refusals`, the only module that reads the protobuf policy; no protobuf object leaves them. Every error is collected and names
-its field; a policy with one error is no policy.
+With `refusals`, the only module that reads the protobuf policy; no protobuf object leaves them. Every error is
+collected and names its field; a policy with one error is no policy.
 """
 
 import re
