@@ -37,6 +37,10 @@ lint: $(READY) ## style, types, the walls around the core, and the contracts
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/buf lint
 
+breaking: $(READY) ## whether the contracts still serve the clients of the last release (tag v*)
+	@release=$$(git describe --tags --abbrev=0 --match 'v*' 2>/dev/null) || { echo "no release to compare with"; exit 0; }; \
+	$(VENV)/bin/buf breaking --against ".git#tag=$$release"
+
 sanitize: $(READY) ## run the compiled twins under the address and undefined-behaviour sanitizers
 	@PYTHON=$(PY) tests/fuzz/sanitize.sh
 
@@ -53,4 +57,4 @@ wheel: $(READY) ## build the installable package into dist/
 clean: ## remove everything that was built, .venv too
 	rm -rf $(VENV) build dist sbcedge *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis agent/native/*.so
 
-.PHONY: help setup demo test test-fast lint sanitize fuzz bench wheel clean
+.PHONY: help setup demo test test-fast lint breaking sanitize fuzz bench wheel clean

@@ -17,8 +17,8 @@ from agent.model import ConfigError
 from sbcedge.screening.v1 import screening_pb2 as pb
 from sbcedge.screening.v1 import screening_pb2_grpc as pb_grpc
 from tests.fakes.calls import invite
+from tests.fakes.certificates import Authority, Signed
 from tests.fakes.waiting import until
-from tests.ingress.hook.certificates import Authority, Signed
 from tests.ingress.hook.hooks import PATIENCE, Hook, a_client, a_hook, batch, how_it_ended, request, responses_to
 
 AUTHORITY = Authority()

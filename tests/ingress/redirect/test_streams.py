@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import resource
 import socket
 import ssl
 from pathlib import Path
@@ -13,8 +14,8 @@ from agent.ingress.redirect.settings import Listen, RedirectSettings
 from agent.ingress.redirect.stream import tls_context
 from agent.model import ConfigError
 from agent.sip.framer import Framer
+from tests.fakes.certificates import Authority
 from tests.fakes.waiting import until
-from tests.ingress.hook.certificates import Authority
 from tests.ingress.redirect.callers import LOOPBACK, LOOPBACK_6, declining, request, serving, to_tag_of
 
 
@@ -205,12 +206,17 @@ def test_idle_connection_is_cut() -> None:
     asyncio.run(run())
 
 
-def test_thousands_of_half_open_connections_stay_within_the_bound_and_calls_go_on() -> None:
-    bound, flood = 20, 400
+@pytest.mark.slow
+def test_ten_thousand_half_open_connections_stay_within_the_bound_and_calls_go_on() -> None:
+    bound, flood = 128, 10_000
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most < flood + 500:
+        pytest.skip(f"one process may open {most} files here, and the callers alone take {flood}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
     async def run() -> None:
         async with serving(
-            declining(), tcp=(LOOPBACK,), max_half_open=bound, max_connections=40, max_connections_per_source=10_000
+            declining(), tcp=(LOOPBACK,), max_half_open=bound, max_connections=512, max_connections_per_source=20_000
         ) as server:
             address = server.addresses[0][1]
             trunk = await Peer.connect(address)
@@ -222,7 +228,7 @@ def test_thousands_of_half_open_connections_stay_within_the_bound_and_calls_go_o
                 attacker.setblocking(False)
                 await asyncio.get_running_loop().sock_connect(attacker, address)
                 attackers.append(attacker)
-                if number % 50 == 0:
+                if number % 500 == 0:
                     trunk.send(request("OPTIONS"))
                     assert (await trunk.answers(1))[0].startswith(b"SIP/2.0 200 ")
                     assert server.counters()["redirect_connections"] <= bound + 1
