@@ -25,5 +25,5 @@ echo "setup: making .venv" >&2
 .venv/bin/uv sync --frozen --quiet --all-extras --inexact
 .venv/bin/sbc-agent --version >&2
 .venv/bin/python -c 'from agent import native; print("setup: compiled twins:",
-    ", ".join(n for n in ("sip", "numbers", "rates") if getattr(native, n)) or "none, Python does the work")' >&2
+    ", ".join(n for n in ("sip", "numbers", "rates", "answer", "udp", "hook") if getattr(native, n)) or "none, Python does the work")' >&2
 touch .venv/.ready
