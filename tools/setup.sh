@@ -22,7 +22,9 @@ fi
 echo "setup: making .venv" >&2
 [ -x .venv/bin/python ] || python3 -m venv .venv
 .venv/bin/python -m pip install --quiet --disable-pip-version-check uv
-.venv/bin/uv sync --frozen --quiet --all-extras --inexact
+# Built anew even where uv remembers a build of this folder: the contracts and the compiled twins are made in place.
+.venv/bin/uv sync --frozen --quiet --all-extras --inexact --reinstall-package sbc-edge-agent
+.venv/bin/python -c 'import sbcedge.policy.v1.policy_pb2'
 .venv/bin/sbc-agent --version >&2
 .venv/bin/python -c 'from agent import native; print("setup: compiled twins:",
     ", ".join(n for n in ("sip", "numbers", "rates", "answer", "udp", "hook") if getattr(native, n)) or "none, Python does the work")' >&2
