@@ -2,12 +2,15 @@
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 OK = 0
 BAD_INPUT = 1
 USAGE_ERROR = 2
+
+LINE_EVERY = 5.0  # seconds between two lines of progress where no bar can be drawn
 
 EXIT_HELP = "exit codes: 0 done; 1 the input is bad, or the answer is no; 2 wrong usage; 130 interrupted"
 
@@ -40,17 +43,40 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
 @contextmanager
 def progress(label: str, total: float | None, *, enabled: bool | None = None) -> Iterator[Callable[[float], None]]:
-    """A progress bar on stderr; call the yielded function with the absolute position reached.
+    """Progress on stderr; call the yielded function with the absolute position reached.
 
-    `enabled=None` shows it on a terminal only. The bar appears after one second, so that short work stays quiet.
+    A bar on a terminal, a line every few seconds elsewhere. `enabled=None` shows it on a terminal only. It begins
+    after one second, so that short work stays quiet.
     """
     if enabled is None:
         enabled = sys.stderr.isatty()
     if not enabled:
         yield lambda _position: None
-        return
-    import time  # noqa: PLC0415
+    elif sys.stderr.isatty():
+        with _bar(label, total) as moved:
+            yield moved
+    else:
+        yield _lines(label, total)
 
+
+def _lines(label: str, total: float | None) -> Callable[[float], None]:
+    next_at = time.monotonic() + 1.0
+
+    def moved(position: float) -> None:
+        nonlocal next_at
+        if time.monotonic() >= next_at:
+            next_at = time.monotonic() + LINE_EVERY
+            print(
+                f"sbc-agent: {label}: {position / total:.0%}" if total else f"sbc-agent: {label}: {position:,.0f}",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    return moved
+
+
+@contextmanager
+def _bar(label: str, total: float | None) -> Iterator[Callable[[float], None]]:
     from rich.console import Console  # noqa: PLC0415
     from rich.progress import Progress  # noqa: PLC0415
 
