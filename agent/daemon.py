@@ -55,10 +55,6 @@ SWITCH_SECONDS: Final = 0.0005
 """How long a thread keeps the interpreter while the event loop wants it. Of Python's 5 ms, every call that comes while
 a policy is read or records are written would wait 5 ms: measured, 0.75 ms with this."""
 
-GC_THRESHOLDS: Final = (10_000, 50, 1000)
-"""Objects, and collections of the younger ones, between two collections. Calls leave no cycles behind, and looking at
-every remembered call again and again costs a fifth of the time, in pauses of up to 44 ms; so, 3 ms."""
-
 SECRET_BYTES: Final = 32
 
 

@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from datetime import date, time
 from difflib import get_close_matches
+from math import isfinite
 from typing import Any, Final
 
 from agent.model import ConfigError, ConfigErrors
@@ -86,3 +87,14 @@ def kind(value: object) -> str:
 def may_be_quoted(value: object) -> bool:
     """Whether a string was meant and only its quotes are missing."""
     return isinstance(value, int | float | date | time) and not isinstance(value, bool)
+
+
+def finite(value: float, where: str) -> float:
+    """A number as a float. Raises ConfigError for infinities, what is no number, and integers beyond any float."""
+    try:
+        number = float(value)
+    except OverflowError:
+        number = float("inf")
+    if not isfinite(number):
+        raise ConfigError(where, "must be a finite number")
+    return number

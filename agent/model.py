@@ -233,6 +233,3 @@ class Rule(Protocol):
     @property
     def enforcing(self) -> bool: ...
     def check(self, attempt: CallAttempt, now: float) -> Verdict | None: ...
-
-
-Rules = Sequence[Rule]

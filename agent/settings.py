@@ -14,12 +14,11 @@ from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from enum import StrEnum
 from ipaddress import ip_address
-from math import isfinite
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Final, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-from agent.documents import header, kind, may_be_quoted, quoted, suggestion, under
+from agent.documents import finite, header, kind, may_be_quoted, quoted, suggestion, under
 from agent.model import ConfigError, ConfigErrors
 
 T = TypeVar("T")
@@ -157,13 +156,7 @@ def _path(text: str, where: str) -> Path:
 def _float(value: object, where: str) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise ConfigError(where, f"must be a number, not {kind(value)}")
-    try:
-        number = float(value)
-    except OverflowError:
-        number = float("inf")
-    if not isfinite(number):
-        raise ConfigError(where, "must be a finite number")
-    return number
+    return finite(value, where)
 
 
 def _within(bounds: tuple[object, ...], value: Any, where: str) -> Any:

@@ -17,7 +17,7 @@ from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from agent.documents import header, kind, may_be_quoted, quoted, raise_all, read_toml, suggestion, under
+from agent.documents import finite, header, kind, may_be_quoted, quoted, raise_all, read_toml, suggestion, under
 from agent.model import ConfigError, ConfigErrors
 from agent.policy import toml
 from sbcedge.policy.v1 import policy_pb2
@@ -182,13 +182,7 @@ def _integer(field: FieldDescriptor, value: object, where: str) -> int:
 def _float(field: FieldDescriptor, value: object, where: str) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise _wrong_type(field, value, where)
-    try:
-        number = float(value)
-    except OverflowError:
-        number = float("inf")
-    if not isfinite(number):
-        raise ConfigError(where, "must be a finite number")
-    return number
+    return finite(value, where)
 
 
 def _array_of_tables(value: object, where: str) -> Sequence[object]:

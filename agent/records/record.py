@@ -58,15 +58,15 @@ class CallRecord:
         message = attempt.message
         return cls(
             time=rfc3339(attempt.when),
-            call_id=_text(message.call_id),
+            call_id=wire_text(message.call_id),
             trunk=attempt.trunk,
             customer=attempt.customer,
             upstream=attempt.upstream,
             source=attempt.source,
             calling=attempt.calling.digits,
             called=attempt.called.digits,
-            from_uri=_text(message.from_uri),
-            asserted=tuple(map(_text, message.asserted)),
+            from_uri=wire_text(message.from_uri),
+            asserted=tuple(map(wire_text, message.asserted)),
             identity=tuple(
                 StatedIdentity(sha256(row).hexdigest(), stated_attestation(row)) for row in message.identity
             ),
@@ -115,5 +115,6 @@ def stated_attestation(row: bytes) -> str:
     return attest if attest in ("A", "B", "C") else ""
 
 
-def _text(value: bytes) -> str:
+def wire_text(value: bytes) -> str:
+    """Bytes of a message as text that any record can hold: what is not UTF-8 comes out as \\xNN."""
     return value.decode("utf-8", "backslashreplace")

@@ -11,7 +11,7 @@ from json.encoder import encode_basestring as _quoted
 from typing import Final
 
 from agent.policy.policy import Policy
-from agent.records.record import rfc3339, stated_attestation, verdict_words
+from agent.records.record import rfc3339, stated_attestation, verdict_words, wire_text
 from agent.screening import PASSED, Decision
 
 _plain = JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
@@ -31,7 +31,7 @@ class RowEncoder:
         """The line of one decision, UTF-8, without a line end."""
         attempt = decision.attempt
         message = attempt.message
-        asserted = ",".join([_quoted(_text(uri)) for uri in message.asserted])
+        asserted = ",".join([_quoted(wire_text(uri)) for uri in message.asserted])
         identity = ",".join([_identity(row) for row in message.identity])
         notes = ",".join([_quoted(note) for note in attempt.notes]) if attempt.notes else ""
         shadow = ",".join([_plain(verdict_words(v)) for v in decision.shadow]) if decision.shadow else ""
@@ -40,11 +40,11 @@ class RowEncoder:
         verdict = decision.verdict
         words = _PASSED_WORDS if verdict is PASSED else _plain(verdict_words(verdict))[1:-1]
         line = (
-            f'{{"time":"{self._time(attempt.when)}","call_id":{_quoted(_text(message.call_id))}'
+            f'{{"time":"{self._time(attempt.when)}","call_id":{_quoted(wire_text(message.call_id))}'
             f',"trunk":{_quoted(attempt.trunk)},"customer":{_quoted(attempt.customer)}'
             f',"upstream":{_quoted(attempt.upstream)},"source":{_quoted(attempt.source)}'
             f',"calling":{_quoted(attempt.calling.digits)},"called":{_quoted(attempt.called.digits)}'
-            f',"from_uri":{_quoted(_text(message.from_uri))},"asserted":[{asserted}],"identity":[{identity}]'
+            f',"from_uri":{_quoted(wire_text(message.from_uri))},"asserted":[{asserted}],"identity":[{identity}]'
             f',{words},"shadow":[{shadow}],"notes":[{notes}],{self._policy_text}}}'
         )
         return line.encode("utf-8", "backslashreplace")
@@ -70,7 +70,3 @@ def plain_row(value: Mapping[str, object]) -> bytes:
 
 def _identity(row: bytes) -> str:
     return f'{{"sha256":"{sha256(row).hexdigest()}","attestation":"{stated_attestation(row)}"}}'
-
-
-def _text(value: bytes) -> str:
-    return value.decode("utf-8", "backslashreplace")
