@@ -1,18 +1,18 @@
-/* The twin of agent.numbers.reading.read_number_py: a number out of the address of a SIP message.
+/* The twin of agent.numbers.reading.read_number_py: a number out of the address of a SIP message. Plain C.
  *
  * The same order of questions as in Python, stage by stage, so that the two can be read side by side. Addresses come
  * off the wire: nothing is trusted, nothing is copied beyond a fixed buffer, and nothing raises for bad input.
  *
- * Knows agent.model.Number and NumberKind (made here directly); knows no lists and no rules. */
+ * Knows the kinds of agent.model.NumberKind; knows no lists and no rules. */
 
 #ifndef SBC_EDGE_NUMBER_READING_H
 #define SBC_EDGE_NUMBER_READING_H
 
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
 #include <stdbool.h>
-#include <stdint.h>
+#include <stddef.h>
 #include <string.h>
+
+#include "sip_text.h"
 
 /* agent.numbers.reading: MAX_DIALLED, MAX_E164, LONG_WITHOUT_PLUS, MIN_AFTER_PREFIX, MAX_SHORT */
 #define MAX_DIALLED 32
@@ -22,30 +22,26 @@
 #define MAX_SHORT 6
 #define MAX_NAME 11 /* "unavailable", the longest anonymous user */
 
-/* In the order of agent.model.NumberKind; module_exec checks that it is. */
-enum kind { ABSENT, ANONYMOUS, NOT_A_NUMBER, SHORT, NANP, NANP_INVALID, FOREIGN, AMBIGUOUS, KINDS };
-
-static const char *const KIND_NAMES[KINDS] = {
-    "ABSENT", "ANONYMOUS", "NOT_A_NUMBER", "SHORT", "NANP", "NANP_INVALID", "FOREIGN", "AMBIGUOUS",
-};
-
-typedef struct {
-    PyTypeObject *number;       /* agent.model.Number, a NamedTuple: a tuple of three without further slots */
-    PyObject *kinds[KINDS];
-    PyObject *without_digits[KINDS]; /* Number(kind, "", -1) for the kinds that have no digits, else NULL */
-    PyObject *minus_one;
-    PyTypeObject *index;
-} State;
+/* In the order of agent.model.NumberKind; numbers.c checks that it is. */
+enum kind { ABSENT, ANONYMOUS, NOT_A_NUMBER, SHORT, NANP, NANP_INVALID, FOREIGN, AMBIGUOUS, NUMBER_KINDS };
 
 typedef struct {
     const char *start;
-    Py_ssize_t length;
+    ptrdiff_t length;
 } Span;
+
+/* agent.model.Number: `national` is -1 where the number is not +1 and ten digits. */
+typedef struct {
+    enum kind kind;
+    size_t length;
+    long long national;
+    char digits[MAX_DIALLED];
+} Reading;
 
 /* Digits that were dialled: an optional leading "+" and up to MAX_DIALLED of 0-9 * #, without separators. */
 typedef struct {
     char text[MAX_DIALLED];
-    Py_ssize_t length;
+    ptrdiff_t length;
     bool plus;
     bool star; /* holds "*" or "#" */
 } Dialled;
@@ -64,11 +60,6 @@ static bool valid_nxx(int nxx)
 
 /* ---- text ---- */
 
-static bool is_digit(char c)
-{
-    return c >= '0' && c <= '9';
-}
-
 static char lower(char c)
 {
     return c >= 'A' && c <= 'Z' ? (char)(c + 32) : c;
@@ -81,7 +72,7 @@ static bool is_separator(char c)
 
 static int hex_value(char c)
 {
-    if (is_digit(c)) return c - '0';
+    if (is_digit((byte)c)) return c - '0';
     c = lower(c);
     return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
@@ -89,8 +80,8 @@ static int hex_value(char c)
 /* Whether `span` is `word` (lower case) in any case. */
 static bool is_word(Span span, const char *word)
 {
-    if (span.length != (Py_ssize_t)strlen(word)) return false;
-    for (Py_ssize_t i = 0; i < span.length; i++)
+    if (span.length != (ptrdiff_t)strlen(word)) return false;
+    for (ptrdiff_t i = 0; i < span.length; i++)
         if (lower(span.start[i]) != word[i]) return false;
     return true;
 }
@@ -108,7 +99,7 @@ static Span cut(Span span, char c, Span *rest)
 }
 
 /* One character of an escaped text. Returns 0 at a broken escape, a control character, or outside ASCII. */
-static char next_decoded(Span span, Py_ssize_t *i)
+static char next_decoded(Span span, ptrdiff_t *i)
 {
     unsigned char c = (unsigned char)span.start[(*i)++];
     if (c == '%') {
@@ -131,8 +122,8 @@ static bool is_user_without_host(Span span)
 {
     if (span.length && span.start[0] == '+') span.start++, span.length--;
     if (span.length < 1 || span.length > MAX_DIALLED) return false;
-    for (Py_ssize_t i = 0; i < span.length; i++)
-        if (!is_digit(span.start[i])) return false;
+    for (ptrdiff_t i = 0; i < span.length; i++)
+        if (!is_digit((byte)span.start[i])) return false;
     return true;
 }
 
@@ -159,7 +150,7 @@ static bool take_apart(Span uri, Address *address)
     } else {
         address->user = cut(cut(userinfo, ':', &ignored), ';', &address->parameters);
     }
-    Py_ssize_t end = 0;
+    ptrdiff_t end = 0;
     while (end < tail.length && tail.start[end] != ':' && tail.start[end] != ';' && tail.start[end] != '?') end++;
     address->host = (Span){tail.start, end};
     return true;
@@ -168,21 +159,21 @@ static bool take_apart(Span uri, Address *address)
 enum user { USER_BROKEN, USER_TEXT, USER_DIALLED };
 
 /* Decodes the user part; fills `dialled` when it is a dialled number, else `name` with what a short text says. */
-static enum user read_user(Span user, Dialled *dialled, char *name, Py_ssize_t *name_length)
+static enum user read_user(Span user, Dialled *dialled, char *name, ptrdiff_t *name_length)
 {
     bool is_dialled = true;
     dialled->length = 0;
     dialled->plus = dialled->star = false;
     *name_length = 0;
-    for (Py_ssize_t i = 0; i < user.length;) {
+    for (ptrdiff_t i = 0; i < user.length;) {
         char c = next_decoded(user, &i);
         if (c == 0) return USER_BROKEN;
         if (*name_length <= MAX_NAME) name[(*name_length)++] = c; /* one more than fits: then it is no such name */
         if (!is_dialled || is_separator(c)) continue;
         if (c == '+' && dialled->length == 0 && !dialled->plus) {
             dialled->plus = true;
-        } else if ((is_digit(c) || c == '*' || c == '#') && dialled->length < MAX_DIALLED) {
-            dialled->star |= !is_digit(c);
+        } else if ((is_digit((byte)c) || c == '*' || c == '#') && dialled->length < MAX_DIALLED) {
+            dialled->star |= !is_digit((byte)c);
             dialled->text[dialled->length++] = c;
         } else {
             is_dialled = false;
@@ -192,7 +183,7 @@ static enum user read_user(Span user, Dialled *dialled, char *name, Py_ssize_t *
 }
 
 /* The digits of ;phone-context=+..., at most MAX_E164 of them; 0 when there is none, or it is a domain. */
-static Py_ssize_t phone_context(Span parameters, char *digits)
+static ptrdiff_t phone_context(Span parameters, char *digits)
 {
     while (parameters.length > 0) {
         Span rest, value, parameter = cut(parameters, ';', &rest);
@@ -200,14 +191,14 @@ static Py_ssize_t phone_context(Span parameters, char *digits)
             parameters = rest;
             continue;
         }
-        Py_ssize_t length = 0;
+        ptrdiff_t length = 0;
         bool plus = false;
-        for (Py_ssize_t i = 0; i < value.length;) {
+        for (ptrdiff_t i = 0; i < value.length;) {
             char c = next_decoded(value, &i);
             if (c == 0) return 0;
             if (is_separator(c)) continue;
             if (c == '+' && !plus) plus = true;
-            else if (plus && is_digit(c) && length < MAX_E164 && (length || c != '0')) digits[length++] = c;
+            else if (plus && is_digit((byte)c) && length < MAX_E164 && (length || c != '0')) digits[length++] = c;
             else return 0;
         }
         return length;
@@ -217,36 +208,36 @@ static Py_ssize_t phone_context(Span parameters, char *digits)
 
 /* ---- numbers ---- */
 
-static PyObject *make_number(State *state, enum kind kind, const char *digits, Py_ssize_t length, long long national)
+static Reading without(enum kind kind)
 {
-    PyObject *text = PyUnicode_New(length, 127);
-    if (text == NULL) return NULL;
-    memcpy(PyUnicode_1BYTE_DATA(text), digits, (size_t)length);
-    PyObject *value = national < 0 ? Py_NewRef(state->minus_one) : PyLong_FromLongLong(national);
-    PyObject *number = value == NULL ? NULL : state->number->tp_alloc(state->number, 3);
-    if (number == NULL) {
-        Py_DECREF(text);
-        Py_XDECREF(value);
-        return NULL;
-    }
-    PyTuple_SET_ITEM(number, 0, Py_NewRef(state->kinds[kind]));
-    PyTuple_SET_ITEM(number, 1, text);
-    PyTuple_SET_ITEM(number, 2, value);
-    return number;
+    return (Reading){kind, 0, -1, {0}};
 }
 
-static PyObject *nanp(State *state, const char *ten_digits)
+/* `length` is at most MAX_DIALLED. */
+static Reading make_reading(enum kind kind, const char *digits, ptrdiff_t length)
+{
+    Reading reading;
+    reading.kind = kind;
+    reading.length = (size_t)length;
+    reading.national = -1;
+    memcpy(reading.digits, digits, (size_t)length);
+    return reading;
+}
+
+static Reading nanp(const char *ten_digits)
 {
     char digits[11] = "1";
     long long national = 0;
     memcpy(digits + 1, ten_digits, 10);
     for (int i = 0; i < 10; i++) national = national * 10 + (ten_digits[i] - '0');
     bool valid = valid_npa((int)(national / 10000000)) && valid_nxx((int)(national / 10000 % 1000));
-    return make_number(state, valid ? NANP : NANP_INVALID, digits, 11, national);
+    Reading reading = make_reading(valid ? NANP : NANP_INVALID, digits, 11);
+    reading.national = national;
+    return reading;
 }
 
 /* 211, ..., 911, 933, 988 */
-static bool is_service_code(const char *digits, Py_ssize_t length)
+static bool is_service_code(const char *digits, ptrdiff_t length)
 {
     if (length != 3) return false;
     if (digits[1] == '1' && digits[2] == '1') return digits[0] >= '2';
@@ -254,21 +245,21 @@ static bool is_service_code(const char *digits, Py_ssize_t length)
 }
 
 /* Digits that follow a "+" or an international prefix. */
-static PyObject *international(State *state, const char *digits, Py_ssize_t length)
+static Reading international(const char *digits, ptrdiff_t length)
 {
     if (digits[0] == '1') {
-        if (length == 11) return nanp(state, digits + 1);
-        if (is_service_code(digits + 1, length - 1)) return make_number(state, SHORT, digits + 1, length - 1, -1);
-        return make_number(state, NANP_INVALID, digits, length, -1);
+        if (length == 11) return nanp(digits + 1);
+        if (is_service_code(digits + 1, length - 1)) return make_reading(SHORT, digits + 1, length - 1);
+        return make_reading(NANP_INVALID, digits, length);
     }
-    if (digits[0] == '0') return make_number(state, AMBIGUOUS, digits, length, -1);
-    if (length == 3) return make_number(state, SHORT, digits, length, -1);
-    return make_number(state, length > MAX_E164 ? AMBIGUOUS : FOREIGN, digits, length, -1);
+    if (digits[0] == '0') return make_reading(AMBIGUOUS, digits, length);
+    if (length == 3) return make_reading(SHORT, digits, length);
+    return make_reading(length > MAX_E164 ? AMBIGUOUS : FOREIGN, digits, length);
 }
 
-static bool has_prefix(const char *digits, Py_ssize_t length, const char *prefix)
+static bool has_prefix(const char *digits, ptrdiff_t length, const char *prefix)
 {
-    Py_ssize_t size = (Py_ssize_t)strlen(prefix);
+    ptrdiff_t size = (ptrdiff_t)strlen(prefix);
     return length >= size + MIN_AFTER_PREFIX && memcmp(digits, prefix, (size_t)size) == 0 && digits[size] != '0';
 }
 
@@ -281,41 +272,40 @@ static bool zero_is_part(Span country)
     return false;
 }
 
-static PyObject *in_other_country(State *state, const char *digits, Py_ssize_t length, Span country)
+static Reading in_other_country(const char *digits, ptrdiff_t length, Span country)
 {
     char whole[3 + LONG_WITHOUT_PLUS];
-    if (has_prefix(digits, length, "00")) return international(state, digits + 2, length - 2);
-    if (length >= LONG_WITHOUT_PLUS) return make_number(state, AMBIGUOUS, digits, length, -1);
+    if (has_prefix(digits, length, "00")) return international(digits + 2, length - 2);
+    if (length >= LONG_WITHOUT_PLUS) return make_reading(AMBIGUOUS, digits, length);
     if (digits[0] == '0' && !zero_is_part(country)) digits++, length--;
     memcpy(whole, country.start, (size_t)country.length);
     memcpy(whole + country.length, digits, (size_t)length);
-    return make_number(state, FOREIGN, whole, country.length + length, -1);
+    return make_reading(FOREIGN, whole, country.length + length);
 }
 
-static PyObject *classify(State *state, const Dialled *dialled, Span country)
+static Reading classify(const Dialled *dialled, Span country)
 {
     const char *digits = dialled->text;
-    Py_ssize_t length = dialled->length;
+    ptrdiff_t length = dialled->length;
     if (dialled->star)
-        return dialled->plus ? Py_NewRef(state->without_digits[NOT_A_NUMBER])
-                             : make_number(state, SHORT, digits, length, -1);
-    if (dialled->plus) return international(state, digits, length);
+        return dialled->plus ? without(NOT_A_NUMBER) : make_reading(SHORT, digits, length);
+    if (dialled->plus) return international(digits, length);
     if (length <= MAX_SHORT) {
         bool service = digits[0] == '1' && is_service_code(digits + 1, length - 1);
-        return make_number(state, SHORT, digits + service, length - service, -1);
+        return make_reading(SHORT, digits + service, length - service);
     }
     bool is_nanp = country.length == 1 && country.start[0] == '1';
-    if (country.length > 0 && !is_nanp) return in_other_country(state, digits, length, country);
-    if (is_nanp && has_prefix(digits, length, "011")) return international(state, digits + 3, length - 3);
-    if (is_nanp && length == 10) return nanp(state, digits);
-    if (length == 11 && digits[0] == '1') return nanp(state, digits + 1);
-    return make_number(state, AMBIGUOUS, digits, length, -1);
+    if (country.length > 0 && !is_nanp) return in_other_country(digits, length, country);
+    if (is_nanp && has_prefix(digits, length, "011")) return international(digits + 3, length - 3);
+    if (is_nanp && length == 10) return nanp(digits);
+    if (length == 11 && digits[0] == '1') return nanp(digits + 1);
+    return make_reading(AMBIGUOUS, digits, length);
 }
 
 /* Local digits and their phone-context (settle_context): may put the context before the digits and change *country. */
-static void settle_context(Dialled *dialled, const char *context, Py_ssize_t length, Span *country)
+static void settle_context(Dialled *dialled, const char *context, ptrdiff_t length, Span *country)
 {
-    Py_ssize_t whole = length + dialled->length;
+    ptrdiff_t whole = length + dialled->length;
     bool combine;
     if (length == 0 || dialled->plus) return;
     if (context[0] == '1') {
@@ -335,42 +325,42 @@ static void settle_context(Dialled *dialled, const char *context, Py_ssize_t len
     dialled->plus = true;
 }
 
-static PyObject *without_digits(State *state, const Address *address, Span name)
+static Reading without_digits(const Address *address, Span name)
 {
     static const char *const users[] = {"anonymous", "private", "restricted", "unavailable", "unknown"};
     for (size_t i = 0; i < sizeof users / sizeof *users; i++)
-        if (is_word(name, users[i])) return Py_NewRef(state->without_digits[ANONYMOUS]);
+        if (is_word(name, users[i])) return without(ANONYMOUS);
     if (is_word(address->host, "anonymous.invalid") || is_word(address->host, "unknown.invalid"))
-        return Py_NewRef(state->without_digits[ANONYMOUS]);
-    return Py_NewRef(state->without_digits[address->user.length ? NOT_A_NUMBER : ABSENT]);
+        return without(ANONYMOUS);
+    return without(address->user.length ? NOT_A_NUMBER : ABSENT);
 }
 
-static PyObject *read_uri(State *state, Span uri, Span country)
+static Reading read_uri(Span uri, Span country)
 {
     Address address;
     Dialled dialled;
     char name[MAX_NAME + 1], context[MAX_E164];
-    Py_ssize_t name_length;
-    if (uri.length == 0) return Py_NewRef(state->without_digits[ABSENT]);
-    if (!take_apart(uri, &address)) return Py_NewRef(state->without_digits[NOT_A_NUMBER]);
+    ptrdiff_t name_length;
+    if (uri.length == 0) return without(ABSENT);
+    if (!take_apart(uri, &address)) return without(NOT_A_NUMBER);
     switch (read_user(address.user, &dialled, name, &name_length)) {
     case USER_BROKEN:
-        return Py_NewRef(state->without_digits[NOT_A_NUMBER]);
+        return without(NOT_A_NUMBER);
     case USER_TEXT:
-        return without_digits(state, &address, (Span){name, name_length});
+        return without_digits(&address, (Span){name, name_length});
     case USER_DIALLED:
         break;
     }
     settle_context(&dialled, context, phone_context(address.parameters, context), &country);
-    return classify(state, &dialled, country);
+    return classify(&dialled, country);
 }
 
 static bool is_country(Span country)
 {
     if (country.length == 0) return true;
     if (country.length > 3 || country.start[0] == '0') return false;
-    for (Py_ssize_t i = 0; i < country.length; i++)
-        if (!is_digit(country.start[i])) return false;
+    for (ptrdiff_t i = 0; i < country.length; i++)
+        if (!is_digit((byte)country.start[i])) return false;
     return true;
 }
 

@@ -5,6 +5,38 @@
 #include "number_index.h"
 #include "number_reading.h"
 
+static const char *const KIND_NAMES[NUMBER_KINDS] = {
+    "ABSENT", "ANONYMOUS", "NOT_A_NUMBER", "SHORT", "NANP", "NANP_INVALID", "FOREIGN", "AMBIGUOUS",
+};
+
+typedef struct {
+    PyTypeObject *number; /* agent.model.Number, a NamedTuple: a tuple of three without further slots */
+    PyObject *kinds[NUMBER_KINDS];
+    PyObject *without_digits[NUMBER_KINDS]; /* Number(kind, "", -1) for the kinds that have no digits, else NULL */
+    PyObject *minus_one;
+    PyTypeObject *index;
+} State;
+
+static PyObject *make_number(const State *state, const Reading *reading)
+{
+    if (state->without_digits[reading->kind] != NULL)
+        return Py_NewRef(state->without_digits[reading->kind]);
+    PyObject *text = PyUnicode_New((Py_ssize_t)reading->length, 127);
+    if (text == NULL) return NULL;
+    memcpy(PyUnicode_1BYTE_DATA(text), reading->digits, reading->length);
+    PyObject *value = reading->national < 0 ? Py_NewRef(state->minus_one) : PyLong_FromLongLong(reading->national);
+    PyObject *number = value == NULL ? NULL : state->number->tp_alloc(state->number, 3);
+    if (number == NULL) {
+        Py_DECREF(text);
+        Py_XDECREF(value);
+        return NULL;
+    }
+    PyTuple_SET_ITEM(number, 0, Py_NewRef(state->kinds[reading->kind]));
+    PyTuple_SET_ITEM(number, 1, text);
+    PyTuple_SET_ITEM(number, 2, value);
+    return number;
+}
+
 PyDoc_STRVAR(read_number_doc, "read_number(uri: bytes, default_country: str) -> Number\n\n"
                               "The twin of agent.numbers.reading.read_number_py.");
 
@@ -33,17 +65,20 @@ static PyObject *read_number(PyObject *module, PyObject *const *args, Py_ssize_t
         return NULL;
     }
     Span uri = {PyBytes_AS_STRING(values[0]), PyBytes_GET_SIZE(values[0])}, country;
+    Py_ssize_t country_length;
     if (!PyUnicode_IS_ASCII(values[1])) {
         PyErr_Format(PyExc_ValueError, "not a country code: %R", values[1]);
         return NULL;
     }
-    country.start = PyUnicode_AsUTF8AndSize(values[1], &country.length);
+    country.start = PyUnicode_AsUTF8AndSize(values[1], &country_length);
+    country.length = country_length;
     if (country.start == NULL) return NULL;
     if (!is_country(country)) {
         PyErr_Format(PyExc_ValueError, "not a country code: %R", values[1]);
         return NULL;
     }
-    return read_uri(PyModule_GetState(module), uri, country);
+    Reading reading = read_uri(uri, country);
+    return make_number(PyModule_GetState(module), &reading);
 }
 
 /* ---- the module ---- */
@@ -63,7 +98,7 @@ static bool load_model(State *state)
         good = false;
     }
     if (good) state->number = (PyTypeObject *)Py_NewRef(number);
-    for (int i = 0; good && i < KINDS; i++) {
+    for (int i = 0; good && i < NUMBER_KINDS; i++) {
         state->kinds[i] = PyObject_GetAttrString(kinds, KIND_NAMES[i]);
         good = state->kinds[i] != NULL;
         if (good && PyLong_AsLong(state->kinds[i]) != i) {
@@ -83,7 +118,8 @@ static int module_exec(PyObject *module)
     state->minus_one = PyLong_FromLong(-1);
     if (state->minus_one == NULL) return -1;
     for (int i = ANONYMOUS; i <= NOT_A_NUMBER; i++) {
-        state->without_digits[i] = make_number(state, (enum kind)i, "", 0, -1);
+        Reading reading = without((enum kind)i);
+        state->without_digits[i] = make_number(state, &reading);
         if (state->without_digits[i] == NULL) return -1;
     }
     state->index = (PyTypeObject *)PyType_FromModuleAndSpec(module, &index_spec, NULL);
@@ -95,7 +131,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     State *state = PyModule_GetState(module);
     Py_VISIT(state->number);
     Py_VISIT(state->index);
-    for (int i = 0; i < KINDS; i++) {
+    for (int i = 0; i < NUMBER_KINDS; i++) {
         Py_VISIT(state->kinds[i]);
         Py_VISIT(state->without_digits[i]);
     }
@@ -108,7 +144,7 @@ static int module_clear(PyObject *module)
     Py_CLEAR(state->number);
     Py_CLEAR(state->index);
     Py_CLEAR(state->minus_one);
-    for (int i = 0; i < KINDS; i++) {
+    for (int i = 0; i < NUMBER_KINDS; i++) {
         Py_CLEAR(state->kinds[i]);
         Py_CLEAR(state->without_digits[i]);
     }
