@@ -42,8 +42,8 @@ NEW = Seen.NEW
 FULL_NUMBERS = (NumberKind.NANP, NumberKind.FOREIGN)  # a tuple: hashing an enum costs more than looking at two
 
 
-# Verdict, shadow refusals, policy and numbers of an attempt: all that is kept while copies of it may still come.
-_Judged = tuple[Verdict, tuple[Verdict, ...], Policy, int]
+# Verdict, shadow refusals and policy of an attempt: what is kept, with its numbers, while copies of it may still come.
+Judged = tuple[Verdict, tuple[Verdict, ...], Policy]
 
 
 @dataclass(slots=True)
@@ -158,21 +158,24 @@ class Screening:
             trunk = addresses.sender(observation.source)
         if trunk is None:
             return None
-        attempt = attempt_of(observation, message, trunk)
+        attempt = attempt_of(message, trunk, observation.source, observation.when)
         entry = self.attempts.observe(trunk.id, message, now)
         seen = entry.seen
         if entry.decision is not None and seen is not Seen.NEW:
-            judged = cast("_Judged", entry.decision)
-            if _stands(seen, judged, attempt):
+            verdict, shadow, policy = cast("Judged", entry.decision)
+            if entry.numbers == self._fingerprint(attempt) and _stands(seen, verdict):
                 if seen is not Seen.RETRANSMISSION:
                     self.sessions.observe(message, now)
-                verdict, shadow, policy, _ = judged
                 return Decision(seen, attempt, verdict, shadow, policy)
             seen = Seen.EXCESS
         decision = self.decide(attempt, now)
         decision.seen = seen
-        entry.decision = (decision.verdict, decision.shadow, decision.policy, _numbers(attempt))
+        entry.numbers = self._fingerprint(attempt)
+        entry.decision = (decision.verdict, decision.shadow, decision.policy)
         return decision
+
+    def _fingerprint(self, attempt: CallAttempt) -> int:
+        return self.attempts.fingerprint(attempt.calling.digits, attempt.called.digits)
 
     def decide(self, attempt: CallAttempt, now: float) -> Decision:
         """Run every rule over one new attempt. The first refusal by an enforcing rule decides."""
@@ -190,36 +193,41 @@ class Screening:
         for rule in rules.after:
             if (verdict := rule.check(attempt, now)) is not None:
                 refusals.append((rule.enforcing, verdict))
-        verdict, shadow = _settle(refusals) if refusals else (PASSED, ())
+        return self._settle(attempt, refusals, now)
+
+    def decide_limited(self, attempt: CallAttempt, signs: int, now: float) -> Decision:
+        """The same for an attempt of which it is known that no rule but the limits has anything to say, and that was
+        just counted with these: `signs` is what they said."""
+        limits = self._rules.limits
+        assert limits is not None
+        return self._settle(attempt, limits.refusals(attempt, signs), now)
+
+    def _settle(self, attempt: CallAttempt, refusals: list[tuple[bool, Verdict]], now: float) -> Decision:
+        """What follows from the refusals, in the order of the rules. A call that passes consumes of the limits."""
+        verdict, shadow = _settled(refusals) if refusals else (PASSED, ())
+        limits = self._rules.limits
         if verdict is PASSED and limits is not None and (keys := limits.admit(now)):
             message = attempt.message
             self.sessions.open(message.call_id, message.from_tag, keys, now, message.branch)
         return Decision(NEW, attempt, verdict, shadow, self.policy)
 
 
-def _settle(refusals: list[tuple[bool, Verdict]]) -> tuple[Verdict, tuple[Verdict, ...]]:
+def _settled(refusals: list[tuple[bool, Verdict]]) -> tuple[Verdict, tuple[Verdict, ...]]:
     """The first refusal by an enforcing rule, PASSED if there is none; and what the shadow rules refused."""
     deciding = next((verdict for enforcing, verdict in refusals if enforcing), PASSED)
     return deciding, tuple([verdict for enforcing, verdict in refusals if not enforcing])
 
 
-def _numbers(attempt: CallAttempt) -> int:
-    return hash((attempt.calling.digits, attempt.called.digits))
+def _stands(seen: Seen, verdict: Verdict) -> bool:
+    """Whether an earlier verdict on this call attempt holds for another INVITE of it that shows the same numbers.
 
-
-def _stands(seen: Seen, judged: _Judged, attempt: CallAttempt) -> bool:
-    """Whether an earlier verdict on this call attempt holds for another INVITE of it.
-
-    Only while it shows the same numbers, and a retry only if the attempt was let pass: neither a Call-ID nor a
-    branch buys anybody a way past the rules, and a retry after a refusal is an attempt of its own.
+    With other ones it never does, and a retry only if the attempt was let pass: neither a Call-ID nor a branch buys
+    anybody a way past the rules, and a retry after a refusal is an attempt of its own.
     """
-    verdict, _, _, numbers = judged
-    if seen is Seen.EXCESS or numbers != _numbers(attempt):
-        return False
-    return seen is not Seen.CONTINUATION or verdict.action is ALLOW
+    return seen is not Seen.EXCESS and (seen is not Seen.CONTINUATION or verdict.action is ALLOW)
 
 
-def attempt_of(observation: Observation, message: Scan, trunk: Trunk) -> CallAttempt:
+def attempt_of(message: Scan, trunk: Trunk, source: str, when: float) -> CallAttempt:
     """The call attempt that an INVITE of this trunk makes."""
     country = trunk.default_country
     from_uri = message.from_uri
@@ -231,11 +239,11 @@ def attempt_of(observation: Observation, message: Scan, trunk: Trunk) -> CallAtt
     called = read_number(message.request_uri, country)
     to = NO_NUMBER if called.kind in FULL_NUMBERS else read_number(message.to_uri, country)
     return CallAttempt(
-        observation.when,
+        when,
         trunk.id,
         trunk.customer,
         trunk.upstream,
-        observation.source,
+        source,
         calling,
         other,
         called,

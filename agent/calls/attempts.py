@@ -9,6 +9,8 @@ where the branch has the magic cookie and RFC 2543 matching where it has not, in
 retransmission repeats all of them byte by byte. Whether another INVITE of an attempt still shows the same numbers is
 for screening to compare: it has read them.
 
+`AttemptTablePy` is the reference; its compiled twin (agent/native/attempts.c) is what the compiled hot path works on too.
+
 Identifiers are remembered as 64-bit hashes: a third of the memory. Python hashes bytes with SipHash and a key
 of this process, so a peer cannot construct two calls that collide (unless PYTHONHASHSEED is set); by chance
 it happens to one attempt in 10^13.
@@ -16,8 +18,9 @@ it happens to one attempt in 10^13.
 
 from collections import deque
 from enum import Enum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from agent import native
 from agent.calls.ticks import Ticks
 from agent.model import Scan
 
@@ -65,16 +68,17 @@ class AttemptEntry:
     """What is remembered of one transaction; the same object for every copy of its INVITE.
 
     `seen` is about the latest observation. `decision` belongs to screening, which leaves there what answers a
-    copy the same way. It is held for the entry's life, so keep it small: a verdict and answer bytes, not the
-    message. It is None at NEW and EXCESS; a CONTINUATION or MERGED starts with the decision of the attempt's
-    first INVITE. `continuations` is how many follow-ups the attempt had when this transaction began. The
+    copy the same way, and so does `numbers`, the `fingerprint` of the numbers it decided by. A decision is held for
+    the entry's life, so keep it small: a verdict, not the message. It is None at NEW and EXCESS; a CONTINUATION or
+    MERGED starts with the decision and the numbers of the attempt's first INVITE. `continuations` is how many follow-ups the attempt had when this transaction began. The
     other fields belong to the table.
     """
 
-    __slots__ = ("continuations", "copies", "cseq", "decision", "followers", "seen", "transaction", "turn")
+    __slots__ = ("continuations", "copies", "cseq", "decision", "followers", "numbers", "seen", "transaction", "turn")
 
     seen: Seen
     decision: object | None
+    numbers: int
     continuations: int
     transaction: int  # hash of the transaction's identifiers
     cseq: int
@@ -83,7 +87,7 @@ class AttemptEntry:
     followers: tuple["AttemptEntry", ...]  # the attempt's further transactions, on its first one
 
 
-class AttemptTable:
+class AttemptTablePy:
     """Tells new call attempts from repeated ones, in bounded memory.
 
     capacity: attempts remembered; one more and the oldest is forgotten and counted in `overflows`.
@@ -109,6 +113,15 @@ class AttemptTable:
         """Attempts held, including expired ones that are not yet removed."""
         return len(self._entries)
 
+    @staticmethod
+    def fingerprint(calling: str, called: str) -> int:
+        """What is remembered of the numbers of an attempt: a hash, the same one within this table alone."""
+        return hash((calling, called))
+
+    def queued(self) -> int:
+        """How many keys wait to be forgotten: each attempt has one."""
+        return len(self._head) + sum(len(keys) for _, keys in self._closed) + len(self._queue)
+
     def observe(self, trunk: str, scan: Scan, now: float) -> AttemptEntry:
         """Say what this INVITE is. Only for INVITEs without To tag; `now` in seconds of a monotonic clock.
 
@@ -132,6 +145,7 @@ class AttemptTable:
         entry = AttemptEntry()
         entry.seen = NEW
         entry.decision = None
+        entry.numbers = 0
         entry.continuations = 0
         entry.transaction = transaction
         entry.cseq = cseq
@@ -161,7 +175,7 @@ class AttemptTable:
         """A further transaction of the attempt: a fork if its CSeq was there before, else a retry."""
         forked = cseq == first.cseq or any(cseq == follower.cseq for follower in first.followers)
         entry = _entry(Seen.MERGED if forked else Seen.CONTINUATION, transaction, cseq, self._clock.count)
-        entry.decision = first.decision
+        entry.decision, entry.numbers = first.decision, first.numbers
         entry.continuations = len(first.followers) + 1
         first.followers += (entry,)
         return entry
@@ -228,6 +242,7 @@ def _entry(seen: Seen, transaction: int, cseq: int, turn: int) -> AttemptEntry:
     entry = AttemptEntry()
     entry.seen = seen
     entry.decision = None
+    entry.numbers = 0
     entry.continuations = 0
     entry.transaction = transaction
     entry.cseq = cseq
@@ -246,3 +261,15 @@ def _copy(entry: AttemptEntry) -> AttemptEntry:
     else:
         entry.seen = Seen.RETRANSMISSION
     return entry
+
+
+def _compiled_table(capacity: int = CAPACITY, lifetime: float = LIFETIME_SECONDS) -> AttemptTablePy:
+    assert native.gate is not None
+    table: AttemptTablePy = native.gate.AttemptTable(tuple(Seen), capacity, lifetime)
+    return table
+
+
+if TYPE_CHECKING or native.gate is None:
+    AttemptTable = AttemptTablePy
+else:
+    AttemptTable = _compiled_table

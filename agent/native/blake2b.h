@@ -58,7 +58,7 @@ static inline uint64_t blake2b_rotated(uint64_t word, int by) { return word >> b
         v[b] = blake2b_rotated(v[b] ^ v[c], 63);  \
     } while (0)
 
-static void blake2b_compress(Blake2b *it, int last)
+static inline void blake2b_compress(Blake2b *it, int last)
 {
     uint64_t v[16], m[16];
     memcpy(v, it->state, sizeof(it->state));
@@ -85,7 +85,7 @@ static void blake2b_compress(Blake2b *it, int last)
 
 #undef BLAKE2B_MIX
 
-static void blake2b_add(Blake2b *it, const uint8_t *data, size_t length)
+static inline void blake2b_add(Blake2b *it, const uint8_t *data, size_t length)
 {
     while (length > 0) {
         if (it->filled == BLAKE2B_BLOCK) { /* only once more bytes follow: the last block is for blake2b_end */
@@ -102,7 +102,7 @@ static void blake2b_add(Blake2b *it, const uint8_t *data, size_t length)
 }
 
 /* `length` of the key: 0 to BLAKE2B_KEY_MAX. */
-static void blake2b_begin(Blake2b *it, const uint8_t *key, size_t length)
+static inline void blake2b_begin(Blake2b *it, const uint8_t *key, size_t length)
 {
     memcpy(it->state, BLAKE2B_IV, sizeof(it->state));
     it->state[0] ^= 0x01010000 ^ (uint64_t)length << 8 ^ BLAKE2B_DIGEST;
@@ -115,7 +115,17 @@ static void blake2b_begin(Blake2b *it, const uint8_t *key, size_t length)
     }
 }
 
-static void blake2b_end(Blake2b *it, uint8_t digest[BLAKE2B_DIGEST])
+/* Take the key in at once, for a state that is copied for many inputs, none of them empty. */
+static inline void blake2b_settle_key(Blake2b *it)
+{
+    if (it->filled == BLAKE2B_BLOCK) {
+        it->counted = BLAKE2B_BLOCK;
+        blake2b_compress(it, 0);
+        it->filled = 0;
+    }
+}
+
+static inline void blake2b_end(Blake2b *it, uint8_t digest[BLAKE2B_DIGEST])
 {
     it->counted += it->filled;
     memset(it->block + it->filled, 0, BLAKE2B_BLOCK - it->filled);

@@ -48,29 +48,29 @@ typedef struct {
 
 /* ---- the numbering plan (agent.numbers.plan) ---- */
 
-static bool valid_npa(int npa)
+static inline bool valid_npa(int npa)
 {
     return npa >= 200 && npa % 100 != 11 && npa / 10 % 10 != 9 && npa / 10 != 37 && npa / 10 != 96;
 }
 
-static bool valid_nxx(int nxx)
+static inline bool valid_nxx(int nxx)
 {
     return nxx >= 200 && nxx % 100 != 11;
 }
 
 /* ---- text ---- */
 
-static char lower(char c)
+static inline char lower(char c)
 {
     return c >= 'A' && c <= 'Z' ? (char)(c + 32) : c;
 }
 
-static bool is_separator(char c)
+static inline bool is_separator(char c)
 {
     return c == '-' || c == '.' || c == '(' || c == ')' || c == ' ';
 }
 
-static int hex_value(char c)
+static inline int hex_value(char c)
 {
     if (is_digit((byte)c)) return c - '0';
     c = lower(c);
@@ -78,7 +78,7 @@ static int hex_value(char c)
 }
 
 /* Whether `span` is `word` (lower case) in any case. */
-static bool is_word(Span span, const char *word)
+static inline bool is_word(Span span, const char *word)
 {
     if (span.length != (ptrdiff_t)strlen(word)) return false;
     for (ptrdiff_t i = 0; i < span.length; i++)
@@ -87,7 +87,7 @@ static bool is_word(Span span, const char *word)
 }
 
 /* The part before the first `c` (all of it without one); `*rest` becomes what follows. */
-static Span cut(Span span, char c, Span *rest)
+static inline Span cut(Span span, char c, Span *rest)
 {
     const char *at = span.length ? memchr(span.start, c, (size_t)span.length) : NULL;
     if (at == NULL) {
@@ -99,7 +99,7 @@ static Span cut(Span span, char c, Span *rest)
 }
 
 /* One character of an escaped text. Returns 0 at a broken escape, a control character, or outside ASCII. */
-static char next_decoded(Span span, ptrdiff_t *i)
+static inline char next_decoded(Span span, ptrdiff_t *i)
 {
     unsigned char c = (unsigned char)span.start[(*i)++];
     if (c == '%') {
@@ -118,7 +118,7 @@ typedef struct {
     Span user, parameters, host;
 } Address;
 
-static bool is_user_without_host(Span span)
+static inline bool is_user_without_host(Span span)
 {
     if (span.length && span.start[0] == '+') span.start++, span.length--;
     if (span.length < 1 || span.length > MAX_DIALLED) return false;
@@ -128,7 +128,7 @@ static bool is_user_without_host(Span span)
 }
 
 /* False when the scheme is none of sip, sips and tel. */
-static bool take_apart(Span uri, Address *address)
+static inline bool take_apart(Span uri, Address *address)
 {
     Span rest, tail, ignored;
     Span scheme = cut(uri, ':', &rest);
@@ -159,7 +159,7 @@ static bool take_apart(Span uri, Address *address)
 enum user { USER_BROKEN, USER_TEXT, USER_DIALLED };
 
 /* Decodes the user part; fills `dialled` when it is a dialled number, else `name` with what a short text says. */
-static enum user read_user(Span user, Dialled *dialled, char *name, ptrdiff_t *name_length)
+static inline enum user read_user(Span user, Dialled *dialled, char *name, ptrdiff_t *name_length)
 {
     bool is_dialled = true;
     dialled->length = 0;
@@ -183,7 +183,7 @@ static enum user read_user(Span user, Dialled *dialled, char *name, ptrdiff_t *n
 }
 
 /* The digits of ;phone-context=+..., at most MAX_E164 of them; 0 when there is none, or it is a domain. */
-static ptrdiff_t phone_context(Span parameters, char *digits)
+static inline ptrdiff_t phone_context(Span parameters, char *digits)
 {
     while (parameters.length > 0) {
         Span rest, value, parameter = cut(parameters, ';', &rest);
@@ -208,13 +208,13 @@ static ptrdiff_t phone_context(Span parameters, char *digits)
 
 /* ---- numbers ---- */
 
-static Reading without(enum kind kind)
+static inline Reading without(enum kind kind)
 {
     return (Reading){kind, 0, -1, {0}};
 }
 
 /* `length` is at most MAX_DIALLED. */
-static Reading make_reading(enum kind kind, const char *digits, ptrdiff_t length)
+static inline Reading make_reading(enum kind kind, const char *digits, ptrdiff_t length)
 {
     Reading reading;
     reading.kind = kind;
@@ -224,7 +224,7 @@ static Reading make_reading(enum kind kind, const char *digits, ptrdiff_t length
     return reading;
 }
 
-static Reading nanp(const char *ten_digits)
+static inline Reading nanp(const char *ten_digits)
 {
     char digits[11] = "1";
     long long national = 0;
@@ -237,7 +237,7 @@ static Reading nanp(const char *ten_digits)
 }
 
 /* 211, ..., 911, 933, 988 */
-static bool is_service_code(const char *digits, ptrdiff_t length)
+static inline bool is_service_code(const char *digits, ptrdiff_t length)
 {
     if (length != 3) return false;
     if (digits[1] == '1' && digits[2] == '1') return digits[0] >= '2';
@@ -245,7 +245,7 @@ static bool is_service_code(const char *digits, ptrdiff_t length)
 }
 
 /* Digits that follow a "+" or an international prefix. */
-static Reading international(const char *digits, ptrdiff_t length)
+static inline Reading international(const char *digits, ptrdiff_t length)
 {
     if (digits[0] == '1') {
         if (length == 11) return nanp(digits + 1);
@@ -257,14 +257,14 @@ static Reading international(const char *digits, ptrdiff_t length)
     return make_reading(length > MAX_E164 ? AMBIGUOUS : FOREIGN, digits, length);
 }
 
-static bool has_prefix(const char *digits, ptrdiff_t length, const char *prefix)
+static inline bool has_prefix(const char *digits, ptrdiff_t length, const char *prefix)
 {
     ptrdiff_t size = (ptrdiff_t)strlen(prefix);
     return length >= size + MIN_AFTER_PREFIX && memcmp(digits, prefix, (size_t)size) == 0 && digits[size] != '0';
 }
 
 /* Countries whose national numbers keep their leading zero (agent.numbers.reading.ZERO_IS_PART). */
-static bool zero_is_part(Span country)
+static inline bool zero_is_part(Span country)
 {
     static const char *const countries[] = {"39", "225", "229", "241", "242"};
     for (size_t i = 0; i < sizeof countries / sizeof *countries; i++)
@@ -272,7 +272,7 @@ static bool zero_is_part(Span country)
     return false;
 }
 
-static Reading in_other_country(const char *digits, ptrdiff_t length, Span country)
+static inline Reading in_other_country(const char *digits, ptrdiff_t length, Span country)
 {
     char whole[3 + LONG_WITHOUT_PLUS];
     if (has_prefix(digits, length, "00")) return international(digits + 2, length - 2);
@@ -283,7 +283,7 @@ static Reading in_other_country(const char *digits, ptrdiff_t length, Span count
     return make_reading(FOREIGN, whole, country.length + length);
 }
 
-static Reading classify(const Dialled *dialled, Span country)
+static inline Reading classify(const Dialled *dialled, Span country)
 {
     const char *digits = dialled->text;
     ptrdiff_t length = dialled->length;
@@ -303,7 +303,7 @@ static Reading classify(const Dialled *dialled, Span country)
 }
 
 /* Local digits and their phone-context (settle_context): may put the context before the digits and change *country. */
-static void settle_context(Dialled *dialled, const char *context, ptrdiff_t length, Span *country)
+static inline void settle_context(Dialled *dialled, const char *context, ptrdiff_t length, Span *country)
 {
     ptrdiff_t whole = length + dialled->length;
     bool combine;
@@ -325,7 +325,7 @@ static void settle_context(Dialled *dialled, const char *context, ptrdiff_t leng
     dialled->plus = true;
 }
 
-static Reading without_digits(const Address *address, Span name)
+static inline Reading without_digits(const Address *address, Span name)
 {
     static const char *const users[] = {"anonymous", "private", "restricted", "unavailable", "unknown"};
     for (size_t i = 0; i < sizeof users / sizeof *users; i++)
@@ -335,7 +335,7 @@ static Reading without_digits(const Address *address, Span name)
     return without(address->user.length ? NOT_A_NUMBER : ABSENT);
 }
 
-static Reading read_uri(Span uri, Span country)
+static inline Reading read_uri(Span uri, Span country)
 {
     Address address;
     Dialled dialled;
@@ -355,7 +355,7 @@ static Reading read_uri(Span uri, Span country)
     return classify(&dialled, country);
 }
 
-static bool is_country(Span country)
+static inline bool is_country(Span country)
 {
     if (country.length == 0) return true;
     if (country.length > 3 || country.start[0] == '0') return false;

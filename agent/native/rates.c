@@ -10,6 +10,8 @@
 #include <math.h>
 #include <stdint.h>
 
+#include "rates.h"
+
 #define BANK_MAX 32
 
 typedef struct {
@@ -339,6 +341,47 @@ static PyObject *bank_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     return (PyObject *)b;
 }
 
+/* As RateBankPy.hit, for keys that stand in an array; false with an exception set. */
+static bool hit_all(PyObject *bank, PyObject *const *keys, Py_ssize_t count, double now, uint64_t *over)
+{
+    Bank *b = (Bank *)bank;
+    *over = 0;
+    for (Py_ssize_t i = 0; i < b->count; i++) {
+        Py_CLEAR(b->cells[i]);
+        if (b->slots[i] >= count) {
+            PyErr_SetString(PyExc_IndexError, "fewer keys than the bank counts by");
+            return false;
+        }
+        PyObject *key = keys[b->slots[i]];
+        if (!PyUnicode_CheckExact(key)) {
+            PyErr_SetString(PyExc_TypeError, "every key must be exactly a str");
+            return false;
+        }
+        if (PyUnicode_GET_LENGTH(key) == 0)
+            continue;
+        Cell *cell = hit(b->tables[i], key, now);
+        if (cell == NULL)
+            return false;
+        b->cells[i] = cell;
+        if (!conforms(b->tables[i], cell, now))
+            *over |= (uint64_t)1 << i;
+        if (cell->attempts == b->warn[i])
+            *over |= (uint64_t)1 << (BANK_MAX + i);
+    }
+    return true;
+}
+
+static void admit_all(PyObject *bank, double now)
+{
+    Bank *b = (Bank *)bank;
+    for (Py_ssize_t i = 0; i < b->count; i++) {
+        Cell *cell = b->cells[i];
+        if (cell != NULL && conforms(b->tables[i], cell, now))
+            admit(b->tables[i], cell, now);
+        Py_CLEAR(b->cells[i]);
+    }
+}
+
 static PyObject *bank_hit(Bank *b, PyObject *const *args, Py_ssize_t nargs)
 {
     if (nargs != 2 || !PyTuple_CheckExact(args[0])) {
@@ -348,29 +391,9 @@ static PyObject *bank_hit(Bank *b, PyObject *const *args, Py_ssize_t nargs)
     double now = PyFloat_AsDouble(args[1]);
     if (now == -1.0 && PyErr_Occurred())
         return NULL;
-    uint64_t over = 0;
-    for (Py_ssize_t i = 0; i < b->count; i++) {
-        Py_CLEAR(b->cells[i]);
-        if (b->slots[i] >= PyTuple_GET_SIZE(args[0])) {
-            PyErr_SetString(PyExc_IndexError, "fewer keys than the bank counts by");
-            return NULL;
-        }
-        PyObject *key = PyTuple_GET_ITEM(args[0], b->slots[i]);
-        if (!PyUnicode_CheckExact(key)) {
-            PyErr_SetString(PyExc_TypeError, "every key must be exactly a str");
-            return NULL;
-        }
-        if (PyUnicode_GET_LENGTH(key) == 0)
-            continue;
-        Cell *cell = hit(b->tables[i], key, now);
-        if (cell == NULL)
-            return NULL;
-        b->cells[i] = cell;
-        if (!conforms(b->tables[i], cell, now))
-            over |= (uint64_t)1 << i;
-        if (cell->attempts == b->warn[i])
-            over |= (uint64_t)1 << (BANK_MAX + i);
-    }
+    uint64_t over;
+    if (!hit_all((PyObject *)b, &PyTuple_GET_ITEM(args[0], 0), PyTuple_GET_SIZE(args[0]), now, &over))
+        return NULL;
     return PyLong_FromUnsignedLongLong(over);
 }
 
@@ -391,12 +414,7 @@ static PyObject *bank_admit(Bank *b, PyObject *arg)
     double now = PyFloat_AsDouble(arg);
     if (now == -1.0 && PyErr_Occurred())
         return NULL;
-    for (Py_ssize_t i = 0; i < b->count; i++) {
-        Cell *cell = b->cells[i];
-        if (cell != NULL && conforms(b->tables[i], cell, now))
-            admit(b->tables[i], cell, now);
-        Py_CLEAR(b->cells[i]);
-    }
+    admit_all((PyObject *)b, now);
     Py_RETURN_NONE;
 }
 
@@ -422,6 +440,8 @@ static PyTypeObject BankType = {
 
 /* -- module ------------------------------------------------------------------------------------------------ */
 
+static const RatesApi api = {&BankType, hit_all, admit_all};
+
 static struct PyModuleDef module = {
     PyModuleDef_HEAD_INIT,
     .m_name = "agent.native._rates",
@@ -438,5 +458,10 @@ PyMODINIT_FUNC PyInit__rates(void)
         Py_DECREF(m);
         return NULL;
     }
+    PyObject *capsule = PyCapsule_New((void *)&api, RATES_API, NULL);
+    int failed = PyModule_AddObjectRef(m, "api", capsule);
+    Py_XDECREF(capsule);
+    if (failed < 0)
+        Py_CLEAR(m);
     return m;
 }

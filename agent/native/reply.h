@@ -25,7 +25,7 @@ static inline void put_text(Out *out, Text text) { put(out, text.at, (size_t)(te
 
 #define PUT(out, literal) put((out), "" literal, sizeof(literal) - 1)
 
-static void put_number(Out *out, unsigned number)
+static inline void put_number(Out *out, unsigned number)
 {
     byte digits[10];
     size_t count = 0;
@@ -37,7 +37,7 @@ static void put_number(Out *out, unsigned number)
 }
 
 /* A row as received, ending in CRLF; the line feeds of its folds become CRLF too. At most twice its length plus 2. */
-static void put_row(Out *out, Text row)
+static inline void put_row(Out *out, Text row)
 {
     if (row.end > row.at && row.end[-1] == '\r')
         row.end--;
@@ -58,19 +58,19 @@ static void put_row(Out *out, Text row)
 /* ---- Via ------------------------------------------------------------------------------------------------------- */
 
 /* What is before "=" in a parameter, without space around it. */
-static Text parameter_name(Text piece)
+static inline Text parameter_name(Text piece)
 {
     const byte *equals = find(piece.at, piece.end, '=');
     return trimmed((Text){piece.at, equals != NULL ? equals : piece.end});
 }
 
-static bool is_named(Text name, const char *word, size_t length)
+static inline bool is_named(Text name, const char *word, size_t length)
 {
     return (size_t)(name.end - name.at) == length && same_word(name.at, word, length);
 }
 
 /* The port that sent-by names, DEFAULT_PORT where it names none that can be. */
-static unsigned sent_by_port(Text value)
+static inline unsigned sent_by_port(Text value)
 {
     Text sent_by, parameters;
     read_via(value, &sent_by, &parameters);
@@ -91,7 +91,7 @@ static unsigned sent_by_port(Text value)
 
 /* The first Via row with `received` and, if it asks for one, a value for `rport` (RFC 3261 18.2.1, RFC 3581 4).
  * `value` begins behind the colon. The port that the answer goes to, or 0 if the row is not plain. */
-static unsigned put_first_via(Out *out, Text row, Text value, Text host, unsigned port)
+static inline unsigned put_first_via(Out *out, Text row, Text value, Text host, unsigned port)
 {
     for (const byte *at = value.at; at < value.end; at++) {
         if (*at == '"' || *at == '<' || *at == '\n')
@@ -137,7 +137,7 @@ static unsigned put_first_via(Out *out, Text row, Text value, Text host, unsigne
 
 /* ---- To -------------------------------------------------------------------------------------------------------- */
 
-static bool has_tag(Text value)
+static inline bool has_tag(Text value)
 {
     Text uri, parameters;
     read_address(value, &uri, &parameters);
@@ -151,7 +151,7 @@ static bool has_tag(Text value)
     return false;
 }
 
-static void put_to(Out *out, Text row, Text value, Text tag)
+static inline void put_to(Out *out, Text row, Text value, Text tag)
 {
     if (has_tag(value)) {
         put_row(out, row);
@@ -181,7 +181,7 @@ static inline size_t reply_room(size_t request, const Wanted *it)
 }
 
 /* Every Via row; the port that the answer goes to, or 0 if the first is not plain. */
-static unsigned put_vias(Out *out, const Rows *rows, const Wanted *it)
+static inline unsigned put_vias(Out *out, const Rows *rows, const Wanted *it)
 {
     unsigned port = DEFAULT_PORT;
     Text row = rows->line[VIA], value = rows->value[VIA];
@@ -195,7 +195,7 @@ static unsigned put_vias(Out *out, const Rows *rows, const Wanted *it)
 }
 
 /* Write the answer to `out`, which has reply_room; the port that it goes to, or 0 if the request is not plain. */
-static unsigned write_answer(Out *out, const Rows *rows, const Wanted *it)
+static inline unsigned write_answer(Out *out, const Rows *rows, const Wanted *it)
 {
     for (int kind = VIA; kind <= CSEQ; kind++) {
         if (rows->line[kind].at == NULL)

@@ -12,12 +12,17 @@ The bound: when the table is full, the transaction that was acknowledged longest
 copies of an ACK, which nobody answers anyway. If none was acknowledged, the new answer is not remembered and
 counted in `overflows`: it is then sent as a stateless server sends it (RFC 3261 8.2.7), never by itself again, but
 to every copy of the INVITE. That needs the same bytes for every copy, which a To tag without randomness gives.
+
+`ServerTransactions` is the reference; `datagram_transactions` gives its compiled twin (agent/native/transactions.c)
+where there is one: the compiled hot path works on it too.
 """
 
 from collections import deque
 from collections.abc import Iterable
 from enum import IntEnum, auto
 from typing import Final, Generic, TypeVar
+
+from agent import native
 
 T1: Final = 0.5
 """Seconds: the estimate of a round trip (RFC 3261 17.1.1.1), and the first interval of Timer G."""
@@ -251,3 +256,11 @@ class ServerTransactions(Generic[Destination]):
     def _every_queue(self) -> Iterable[deque[Transaction[Destination]]]:
         yield from self._queues
         yield self._confirmed
+
+
+def datagram_transactions(capacity: int = CAPACITY) -> ServerTransactions[bytes]:
+    """A table for one UDP socket, of the twin in use. Keys are tags of `agent.sip.tags`, destinations a sockaddr."""
+    if native.gate is None:
+        return ServerTransactions(capacity)
+    table: ServerTransactions[bytes] = native.gate.Transactions(capacity)
+    return table

@@ -278,5 +278,4 @@ def test_every_call_is_counted_and_the_bookkeeping_holds(
         known.add(transaction)
         last[attempt] = elapsed
         assert len(table) <= capacity
-        queued = [*table._head, *(key for _, keys in table._closed for key in keys), *table._queue]
-        assert sorted(queued) == sorted(table._entries)
+        assert table.queued() == len(table)

@@ -50,7 +50,7 @@ class LimitStage:
         signs = self._bank.hit(keys, now)
         if not signs and not self._by_sessions:
             return ()
-        return self._rate_refusals(attempt, signs) + self._session_refusals(keys)
+        return self.refusals(attempt, signs) + self._session_refusals(keys)
 
     def admit(self, now: float) -> tuple[tuple[str, str], ...]:
         """The attempt of the last `check` passes: consume of the rates. Returns the session keys to hold."""
@@ -66,7 +66,8 @@ class LimitStage:
         self._extra_keys.append(_own_key(spec))
         return len(SCOPES) + len(self._extra_keys) - 1
 
-    def _rate_refusals(self, attempt: CallAttempt, signs: int) -> list[tuple[bool, Verdict]]:
+    def refusals(self, attempt: CallAttempt, signs: int) -> list[tuple[bool, Verdict]]:
+        """What follows from the signs of the bank's latest hit; warnings become notes."""
         refusals = []
         for i, spec in enumerate(self._rated):
             if signs >> (BANK_MAX + i) & 1:

@@ -1,0 +1,62 @@
+# The compiled hot path; agent/gate.py says what it is given. AttemptTable and Transactions are the twins of
+# agent.calls.attempts.AttemptTablePy and agent.sip.transactions.ServerTransactions.
+
+from collections.abc import Callable
+from typing import Any, final
+
+from agent.policy.policy import Policy
+from agent.policy.trunks import Trunk
+
+@final
+class Sender:
+    def __init__(
+        self,
+        *,
+        trunk: Trunk,
+        trunk_id: str,
+        source: str,
+        policy: Policy,
+        country: str,
+        trusted: bool,
+        plain: bool,
+        known: bool,
+        status_line: bytes,
+        rows: bytes,
+        next_hop: bytes,
+        keys: tuple[str | int, ...],
+    ) -> None: ...
+    @property
+    def trunk(self) -> Trunk: ...
+    @property
+    def source(self) -> str: ...
+    @property
+    def policy(self) -> Policy: ...
+
+@final
+class Gate:
+    def __init__(
+        self,
+        *,
+        attempts: object,
+        bank: object,
+        indexes: tuple[tuple[object, bool], ...],
+        refuse_invalid: bool,
+        watched: bytes,
+        unwanted: dict[str, Any] | None,
+        asks: bool,
+        judged: object,
+        secret: bytes,
+        sender_of: Callable[[bytes], Sender | None],
+        clock: Callable[[], float],
+    ) -> None: ...
+    def serve(
+        self,
+        fd: int,
+        most: int,
+        transactions: object,
+        receive: Callable[[bytes, bytes], tuple[bytes, bytes] | None],
+        ask: Callable[[Any, bytes, Sender, float, int], bool | tuple[bytes, bytes] | None],
+        when: float,
+        /,
+    ) -> tuple[int, int, int, int, int, int, int, int]: ...
+    def take(self) -> tuple[list[tuple[bytes, Sender, float]], int, list[tuple[Trunk, int]]]: ...
