@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from agent.calls.attempts import AttemptTable, Seen
+from agent.identity.model import Verification
 from agent.model import (
     ALLOW,
     DISCARD,
@@ -131,14 +132,15 @@ class Screening:
         """The To tag of every answer to this request; its copies, its ACK and its CANCEL have the same one."""
         return transaction_tag(self._secret, message)
 
-    def handle(self, observation: Observation, now: float) -> Decision | None:
+    def handle(self, observation: Observation, now: float, identity: Verification | None = None) -> Decision | None:
         """Take one message into account. A decision for an INVITE without To tag; None for everything else.
 
         None means "not ours to decide": a response, an in-dialog request, another method, what the SBC itself
-        sends, and what cannot be read. All of it passes.
+        sends, and what cannot be read. All of it passes. `identity` is what its Identity rows are worth, where
+        somebody has found out.
         """
         try:
-            return self._handle(observation, now)
+            return self._handle(observation, now, identity)
         except ParseError:
             self.unreadable += 1
         except Exception as error:
@@ -146,19 +148,36 @@ class Screening:
             self._on_failure(error)
         return None
 
-    def _handle(self, observation: Observation, now: float) -> Decision | None:
+    def unverified(self, observation: Observation, now: float) -> CallAttempt | None:
+        """The attempt that this message makes, if its Identity may be verified before it is decided.
+
+        None for all that is not decided, and for emergency calls: those wait for nothing. Counts nothing.
+        """
+        try:
+            message = scan(observation.raw)
+        except ParseError:
+            return None  # `handle` counts it
+        if message.method != "INVITE" or message.to_tag or (trunk := self._trunk(observation)) is None:
+            return None
+        attempt = attempt_of(observation, message, trunk)
+        return attempt if self._rules.emergency.check(attempt, now) is None else None
+
+    def _trunk(self, observation: Observation) -> Trunk | None:
+        addresses = self.policy.addresses
+        if observation.trunk or observation.customer:
+            return addresses.named(observation.source, observation.trunk, observation.customer)
+        return addresses.sender(observation.source)
+
+    def _handle(self, observation: Observation, now: float, identity: Verification | None) -> Decision | None:
         message = scan(observation.raw)
         if message.method != "INVITE" or message.to_tag:
             self.sessions.observe(message, now)
             return None
-        addresses = self.policy.addresses
-        if observation.trunk or observation.customer:
-            trunk = addresses.named(observation.source, observation.trunk, observation.customer)
-        else:
-            trunk = addresses.sender(observation.source)
+        trunk = self._trunk(observation)
         if trunk is None:
             return None
         attempt = attempt_of(observation, message, trunk)
+        attempt.identity = identity
         entry = self.attempts.observe(trunk.id, message, now)
         seen = entry.seen
         if entry.decision is not None and seen is not Seen.NEW:

@@ -6,10 +6,12 @@ message and perform what it decided. It never raises and never waits.
 
 import time
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from math import inf
+from typing import Any, Final, Protocol
 
+from agent.identity.model import Verification
 from agent.model import Effect
 from agent.policy.policy import Policy
 from agent.screening import Decision, Observation, Screening
@@ -24,6 +26,45 @@ class RecordSink(Protocol):
     """Where decided call attempts go. Must return at once and never raise."""
 
     def put(self, decision: Decision) -> None: ...
+
+
+Finding = Verification | None
+"""What the Identity rows of a call are worth; None where that was not found out."""
+
+Coming = Coroutine[Any, Any, Finding]
+"""A finding that must be waited for. Who does not want it must close it."""
+
+
+class IdentityStage(Protocol):
+    """Finds out what Identity rows are worth, before a call is decided, and what the agent adds to those that pass.
+
+    None of its methods raises, nor does what they return.
+    """
+
+    def verify(self, observation: Observation, now: float, patience: float) -> Finding | Coming:
+        """The finding, or what to wait for because a certificate must be fetched: at most `patience` seconds."""
+        ...
+
+    def additions(self, decision: Decision) -> "Additions":
+        """What goes with a call that passes."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Additions:
+    """What a call that passes takes along beside its own Identity rows, each as (name, value).
+
+    `identity` are rows that the agent signed; `asserted` are P-Asserted-Identity rows that say the verification
+    status, in place of those that came; `responses` are rows for the next response to the caller (RFC 9410).
+    """
+
+    verstat: str = ""
+    identity: tuple[bytes, ...] = ()
+    asserted: tuple[bytes, ...] = ()
+    responses: tuple[tuple[str, bytes], ...] = ()
+
+
+NOTHING_ADDED: Final = Additions()
 
 
 @dataclass(slots=True)
@@ -58,10 +99,21 @@ class Tally:
 
 
 class Service:
-    """Decides messages as they come in. `clock` is monotonic seconds."""
+    """Decides messages as they come in. `clock` is monotonic seconds.
 
-    def __init__(self, screening: Screening, records: RecordSink, clock: Callable[[], float] = time.monotonic) -> None:
+    With an `identity` stage, a way in asks `verify` first, waits for what it returns if that is to be waited for, and
+    gives the finding to `handle`; after it, `additions` says what goes with a call that passes.
+    """
+
+    def __init__(
+        self,
+        screening: Screening,
+        records: RecordSink,
+        clock: Callable[[], float] = time.monotonic,
+        identity: IdentityStage | None = None,
+    ) -> None:
         self.screening = screening
+        self.identity = identity
         self.tally = Tally()
         self.draining = False
         self._records = records
@@ -73,10 +125,26 @@ class Service:
         """The policy in force."""
         return self.screening.policy
 
-    def handle(self, observation: Observation) -> Decision | None:
+    @property
+    def has_identity(self) -> bool:
+        """Whether the policy has calls verified or signed, and there is somebody to do it."""
+        policy = self.screening.policy
+        return self.identity is not None and (policy.identity is not None or policy.signing is not None)
+
+    def verify(self, observation: Observation, patience: float = inf) -> Finding | Coming:
+        """What the Identity rows of this message are worth, or what to wait for, at most `patience` seconds."""
+        if self.identity is None or self.screening.policy.identity is None:
+            return None
+        return self.identity.verify(observation, self._clock(), patience)
+
+    def additions(self, decision: Decision) -> Additions:
+        """What goes with a call that passes."""
+        return NOTHING_ADDED if self.identity is None else self.identity.additions(decision)
+
+    def handle(self, observation: Observation, identity: Finding = None) -> Decision | None:
         """Screen one message; None for what is not decided and goes on. Counts and records new attempts."""
         now = self._clock()
-        decision = self.screening.handle(observation, now)
+        decision = self.screening.handle(observation, now, identity)
         if decision is None:
             self.tally.not_decided += 1
             return None

@@ -64,7 +64,7 @@ class UdpEndpoint:
         self._socket = sock
         self.address = Listen(*sock.getsockname()[:2])
         self.responder = Responder(
-            self._service, self.transactions, self.transport, self.address, with_port, self._on_failure
+            self._service, self.transactions, self.transport, self.address, with_port, self._send, self._on_failure
         )
         asyncio.get_running_loop().add_reader(sock.fileno(), self._readable, sock.fileno(), self.responder)
 
@@ -74,7 +74,7 @@ class UdpEndpoint:
         if sock is None:
             return
         ends = self._clock() + grace
-        while self.transactions.waiting and self._clock() < ends:
+        while self._unfinished and self._clock() < ends:
             await asyncio.sleep(LOOK_SECONDS)
         asyncio.get_running_loop().remove_reader(sock.fileno())
         if self._timer is not None:
@@ -101,6 +101,17 @@ class UdpEndpoint:
             return int(_MEMINFO.unpack(counts)[-1])
         except (OSError, struct.error):
             return 0
+
+    @property
+    def _unfinished(self) -> bool:
+        return bool(self.transactions.waiting or (self.responder is not None and self.responder.waiting))
+
+    def _send(self, payload: bytes, address: bytes) -> None:
+        """One answer that had to wait."""
+        if self._socket is not None:
+            self.unsent += send_batch(self._socket.fileno(), [(payload, address)])
+            if self._timer is None:
+                self._arm(self._clock())
 
     def _readable(self, fd: int, responder: Responder[bytes]) -> None:
         """One batch; what is left is for the next turn of the loop, so that nobody else waits long."""
