@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+from agent.identity.model import Failure, Verstat
 from agent.model import Answer, CallAttempt
 from agent.numbers.dno import DnoList
 from agent.numbers.patterns import NumberPatterns
@@ -55,6 +56,8 @@ class EmergencySpec:
     numbers: frozenset[str]
     psap_calling: NumberPatterns
     psap_sources: Networks
+    # Trunks whose mark of an emergency service is believed as it is, without a verified PASSporT; None: all of them.
+    believed: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +134,56 @@ class SubscriberListSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Handling:
+    """What is done about one kind of failure: what the called network is told, and how the call is refused.
+
+    `answer` None: the call passes.
+    """
+
+    verstat: Verstat
+    answer: Answer | None
+
+
+@dataclass(frozen=True, slots=True)
+class IdentitySpec:
+    """How Identity headers are verified and what becomes of the calls; `handling` has every failure.
+
+    On `required_trunks` a missing Identity is refused whatever `handling` says. `freshness` and `wait` in seconds.
+    `mark` and `reason`: tell the called network the verstat, the calling network the failure (RFC 9410); both are
+    false in shadow mode, whatever is written.
+    """
+
+    mode: Mode
+    allow: AllowList
+    handling: Mapping[Failure, Handling]
+    required_trunks: frozenset[str]
+    freshness: float
+    wait: float
+    lenient: bool
+    mark: bool
+    reason: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SigningSpec:
+    """Which calls get an Identity of ours.
+
+    `inventory` holds the numbers of customers that have some, `countries` the default country of every trunk, `origids`
+    the origid of trunks whose calls share one, `emergency` the codes beside those that every policy knows. In shadow
+    mode nothing is added.
+    """
+
+    mode: Mode
+    gateway_trunks: frozenset[str]
+    exempt_trunks: frozenset[str]
+    inventory: Mapping[str, NumberPatterns]
+    countries: Mapping[str, str]
+    origids: Mapping[str, str]
+    emergency: frozenset[str]
+    divert: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """One generation of everything that screening decides by. A spec that is None is a rule that is off."""
 
@@ -145,3 +198,5 @@ class Policy:
     subscriber_lists: SubscriberListSpec | None
     # "name generation sha256" of every list that took part, for records.
     list_versions: tuple[str, ...]
+    identity: IdentitySpec | None = None
+    signing: SigningSpec | None = None
