@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from agent.sip.grammar import QUOTED, TOKEN_CHARS
+from agent.sip.grammar import QUOTED, TOKEN, TOKEN_CHARS
 from agent.sip.headers import split_addresses, unfold, unquote
 
 MAX_ROWS: Final = 16
@@ -123,5 +123,7 @@ def _take(params: dict[str, str], name: bytes, bracketed: bytes | None, plain: b
     if (key == "info") is not (bracketed is not None):
         return "info is not a URL in angle brackets" if key == "info" else f'parameter "{key}" is in angle brackets'
     value = bracketed[1:-1] if bracketed is not None else unquote(plain or b"")
+    if key in {"alg", "ppt"} and not TOKEN.fullmatch(value):
+        return f'parameter "{key}" is no token'
     params[key] = value.decode("utf-8", "backslashreplace")
     return ""
