@@ -148,6 +148,7 @@ class _Compiler(Parts):
             trust_asserted_identity=written.trust_asserted_identity,
             pass_code=pass_code,
             next_hop=next_hop,
+            returns_identity=written.redirect.identity,
         )
 
     def _redirect(self, written: pb.RedirectAnswer, field: str) -> tuple[int, str]:
@@ -158,6 +159,8 @@ class _Compiler(Parts):
             self.wrong(f"{field}.next_hop", "goes with 302, and 302 needs it")
         elif written.next_hop and not HOST_PORT.fullmatch(written.next_hop):
             self.wrong(f"{field}.next_hop", "is no host, host:port or [address]:port")
+        if written.identity and code != 302:
+            self.wrong(f"{field}.identity", "goes with 302; other answers carry no headers to the next leg")
         return code, written.next_hop
 
     def _networks(self, texts: Iterable[str], field: str) -> Iterable[tuple[Network, str]]:
