@@ -8,9 +8,7 @@ the validity of a certificate: both are there for those who watch and verify (`e
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
 
-from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
 
 from agent.identity.certificate import Certificate, Chain
@@ -18,8 +16,6 @@ from agent.identity.constraints import ClaimConstraints
 from agent.identity.crl import Crl
 from agent.identity.model import Credential
 from agent.identity.paths import Anchors, Path, by_subject, find_path
-
-_NO_USAGE: Final = x509.KeyUsage(*[False] * 9)
 
 
 @dataclass(frozen=True)
@@ -106,7 +102,8 @@ def _profile_fault(leaf: Certificate) -> str:
         return f"it has a critical extension that is not understood ({leaf.critical[0]})"
     if _p256(leaf) is None:
         return "its key is not of P-256, which ES256 needs"
-    if not (leaf.key_usage or _NO_USAGE).digital_signature:
+    # Without the extension any use is allowed (RFC 5280 4.2.1.3); that ATIS-1000080 demands it is for the lint to say.
+    if leaf.key_usage is not None and not leaf.key_usage.digital_signature:
         return "its key usage does not allow digital signatures"
     numbers = leaf.tn_auth_list
     if numbers is None:
