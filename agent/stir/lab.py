@@ -41,6 +41,7 @@ def make_crl(
         .last_update(to_time(this_update))
         .next_update(to_time(next_update))
         .add_extension(x509.CRLNumber(number), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.key.public_key()), critical=False)
         .add_extension(
             x509.IssuingDistributionPoint(
                 full_name=[x509.UniformResourceIdentifier(CRL_URL)],
