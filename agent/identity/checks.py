@@ -6,12 +6,12 @@ epoch seconds.
 
 import json
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from agent.identity.claims import Claims
 from agent.identity.model import Credential, SignalledCall
 from agent.policy.emergency import ALWAYS
-from agent.records.record import rfc3339
 
 _SOS: Final = "urn:service:sos"  # RFC 5031; the dest of a PASSporT of an emergency call (RFC 9027 4)
 
@@ -39,12 +39,20 @@ def unusable(credential: Credential, iat: int, when: float) -> str:
     if credential.public_key is None:
         return "the certificate has no key"
     if when > credential.not_after:
-        return f"the certificate expired at {rfc3339(credential.not_after)}"
+        return f"the certificate expired at {_moment(credential.not_after)}"
     if when < credential.not_before:
-        return f"the certificate is not valid before {rfc3339(credential.not_before)}"
+        return f"the certificate is not valid before {_moment(credential.not_before)}"
     if not credential.not_before <= iat <= credential.not_after:  # RFC 8224 6.2 step 4
         return "iat is outside the validity of the certificate"
     return ""
+
+
+def _moment(seconds: float) -> str:
+    """Epoch seconds in words; certificates hold no time that a calendar lacks, but a number may be any."""
+    try:
+        return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    except (ValueError, OverflowError, OSError):
+        return f"{seconds:g}"
 
 
 def outside_constraints(credential: Credential, payload: Mapping[str, Any]) -> str:

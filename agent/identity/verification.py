@@ -32,6 +32,9 @@ MAX_TRANSFER: Final = 3 * 3600.0
 """Seconds that the original PASSporT and inner diversions of a diverted call may be old: a call can ring, be talked on
 and then be transferred, and its iat is copied. The outermost one is held to the freshness window."""
 
+PORTS: Final = (443, 8443)
+"""Ports that an x5u may name (ATIS-1000074 5.3.1)."""
+
 _NOT_FETCHED: Final = Unreachable("the certificate was not fetched")
 
 
@@ -47,7 +50,7 @@ class VerifierSettings:
 
     freshness: float = 60.0
     lenient: bool = False
-    ports: tuple[int, ...] = (443, 8443)
+    ports: tuple[int, ...] = PORTS
 
 
 class _Outcome(NamedTuple):
