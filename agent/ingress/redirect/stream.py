@@ -18,6 +18,7 @@ from agent.ingress.redirect.udp import LOOK_SECONDS, bound_socket
 from agent.model import ConfigError
 from agent.service import Service
 from agent.sip.transactions import ServerTransactions
+from agent.tls import server_context
 
 # Connections that the kernel holds for us; it answers floods of half-made ones with SYN cookies by itself.
 BACKLOG: Final = 1024
@@ -222,18 +223,6 @@ def tls_context(settings: RedirectSettings) -> ssl.SSLContext:
 
     Raises ConfigError that names the file that cannot be used.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
     if settings.certificate is None or settings.key is None:
         raise ConfigError("certificate", "TLS needs it")
-    try:
-        context.load_cert_chain(settings.certificate, settings.key)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError("certificate", f"{settings.certificate} with {settings.key}: {error}") from None
-    if settings.client_ca is not None:
-        try:
-            context.load_verify_locations(settings.client_ca)
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigError("client_ca", f"{settings.client_ca}: {error}") from None
-        context.verify_mode = ssl.CERT_REQUIRED
-    return context
+    return server_context(settings.certificate, settings.key, settings.client_ca)
