@@ -11,6 +11,7 @@ from agent.identity.model import RESPONSES, Failure, Verstat
 from agent.model import Answer, Category
 from agent.numbers.patterns import NumberPatterns
 from agent.policy.compile_parts import Parts, default_country
+from agent.policy.emergency import ALWAYS
 from agent.policy.policy import Handling, IdentitySpec, Mode, SigningSpec
 from agent.policy.refusals import answer_for
 from agent.policy.trunks import UNKNOWN
@@ -127,7 +128,7 @@ def compile_signing(parts: Parts, policy: pb.Policy, inventory: Mapping[str, Num
         inventory=inventory,
         countries={trunk.id: default_country(trunk) for trunk in policy.trunks},
         origids=origids,
-        emergency=frozenset(policy.emergency.numbers),
+        emergency=ALWAYS | frozenset(policy.emergency.numbers),
         divert=written.divert,
     )
 

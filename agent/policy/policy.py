@@ -2,14 +2,21 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import Enum, StrEnum
+from typing import Final
 
 from agent.identity.model import Failure, Verstat
+from agent.identity.rows import read_rows
 from agent.model import Answer, CallAttempt
 from agent.numbers.dno import DnoList
 from agent.numbers.patterns import NumberPatterns
 from agent.policy.counters import Rate
+from agent.policy.emergency import FULL_NUMBERS, destination, is_esnet
 from agent.policy.trunks import AddressBook, Networks
+
+# PASSporT types that say something else than who calls (IANA): of a call that has no other, nobody has vouched for the
+# number, and SHAKEN stands beside them.
+OTHER_PASSPORTS: Final = frozenset({"rph", "rcd", "msec", "msg", "rsp"})
 
 
 class Mode(Enum):
@@ -164,13 +171,21 @@ class IdentitySpec:
     reason: bool
 
 
+class Attestation(StrEnum):
+    """What a signer says of the caller (RFC 8588 4)."""
+
+    FULL = "A"  # we know the customer, and that the number is theirs
+    PARTIAL = "B"  # we know the customer, not whether the number is theirs
+    GATEWAY = "C"  # the call entered our network here; we know nothing of who made it
+
+
 @dataclass(frozen=True, slots=True)
 class SigningSpec:
     """Which calls get an Identity of ours.
 
     `inventory` holds the numbers of customers that have some, `countries` the default country of every trunk, `origids`
-    the origid of trunks whose calls share one, `emergency` the codes beside those that every policy knows. In shadow
-    mode nothing is added.
+    the origid of trunks whose calls share one, `emergency` the codes that are dialled for emergency services. In
+    shadow mode nothing is added.
     """
 
     mode: Mode
@@ -181,6 +196,40 @@ class SigningSpec:
     origids: Mapping[str, str]
     emergency: frozenset[str]
     divert: bool
+
+    def decide(self, attempt: CallAttempt) -> Attestation | None:
+        """What we attest of this call; None: it gets no new Identity.
+
+        None is said of a caller without a number of a known country, since there is nothing to sign (RFC 8224 11),
+        and where an Identity speaks for the caller already. A call to an emergency service is left alone: nobody may
+        refuse it, so a signature buys it nothing, and it makes the message longer, which UDP may not carry to the end.
+        """
+        if attempt.calling.kind not in FULL_NUMBERS or self.leaves(attempt) or _is_authenticated(attempt):
+            return None
+        if attempt.trunk in self.gateway_trunks:
+            return Attestation.GATEWAY
+        if not attempt.customer:
+            return None
+        numbers = self.inventory.get(attempt.customer)
+        return Attestation.FULL if numbers is not None and attempt.calling in numbers else Attestation.PARTIAL
+
+    def leaves(self, attempt: CallAttempt) -> bool:
+        """Whether nothing is added to this call, whoever makes it."""
+        if attempt.trunk in self.exempt_trunks:
+            return True
+        marked = attempt.message.resource_priority
+        return bool(destination(attempt, self.emergency) or (marked and is_esnet(marked)))
+
+
+def _is_authenticated(attempt: CallAttempt) -> bool:
+    """Whether a PASSporT that the call brings speaks for its caller, be it good or bad."""
+    values = attempt.message.identity
+    if not values:
+        return False
+    if attempt.identity is not None:
+        return attempt.identity.failure is not Failure.MISSING
+    # A row that cannot be read may have been meant to; only those that say that they are about something else are not.
+    return any(row.ppt.lower() not in OTHER_PASSPORTS for row in read_rows(values))
 
 
 @dataclass(frozen=True, slots=True)

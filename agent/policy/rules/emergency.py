@@ -80,4 +80,4 @@ def _mark(attempt: CallAttempt) -> str:
 
 
 def _has_rph(identity: Verification) -> bool:
-    return any(row.ppt == "rph" and row.failure is None for row in identity.rows)
+    return any(row.ppt.lower() == "rph" and row.failure is None for row in identity.rows)
