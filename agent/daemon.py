@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -36,7 +36,7 @@ from agent.ops.readings import Readings
 from agent.ops.supervision import Supervised, stop_all
 from agent.policy.policy import Policy
 from agent.records.spool import Spool
-from agent.screening import Decision, Screening
+from agent.screening import Decision, Passed, Screening
 from agent.service import RecordSink, Service
 from agent.settings import host_and_port
 
@@ -63,10 +63,15 @@ class Sinks:
 
     def __init__(self, *sinks: RecordSink) -> None:
         self._puts = tuple(sink.put for sink in sinks)
+        self._puts_passed = tuple(sink.put_passed for sink in sinks)
 
     def put(self, decision: Decision) -> None:
         for put in self._puts:
             put(decision)
+
+    def put_passed(self, calls: Sequence[Passed]) -> None:
+        for put in self._puts_passed:
+            put(calls)
 
 
 class SpoolServer:

@@ -1,13 +1,15 @@
 """The words of the product: call attempt, verdict, answer, effect.
 
-Imports nothing of ours and performs nothing. States that must not exist cannot be written: a refusal carries
-its answer, a reply carries its bytes, an allow carries neither.
+Imports nothing of ours but the words of caller-ID authentication, and performs nothing. States that must not exist
+cannot be written: a refusal carries its answer, a reply carries its bytes, an allow carries neither.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import ClassVar, NamedTuple, Protocol
+
+from agent.identity.model import Verification
 
 
 class ParseError(ValueError):
@@ -120,7 +122,8 @@ class CallAttempt:
     be shown: P-Asserted-Identity where the trunk is trusted to assert it, else From; `other_calling` is the From
     number where an asserted one was chosen. `to` is read only where `called` is no full number. `trunk` is
     "unknown" for an address that no trunk claims; `customer` and `upstream` are "" when unknown. `notes` is what
-    rules noticed without refusing: warnings and signs, for the record.
+    rules noticed without refusing: warnings and signs, for the record. `identity` is what its Identity rows are worth,
+    None where that was not found out.
     """
 
     when: float
@@ -134,6 +137,7 @@ class CallAttempt:
     to: Number
     message: Scan
     notes: tuple[str, ...] = ()
+    identity: Verification | None = None
 
 
 class Category(StrEnum):

@@ -7,9 +7,10 @@ perform the effects, in order.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
+from typing import Protocol, cast
 
-from agent.calls.attempts import AttemptTable, Seen
+from agent.calls.attempts import AttemptEntry, AttemptTable, Seen
+from agent.identity.model import Verification
 from agent.model import (
     ALLOW,
     DISCARD,
@@ -79,6 +80,27 @@ class Decision:
         return CallRecord.of(self.attempt, self.verdict, self.shadow, self.policy)
 
 
+class Sender(Protocol):
+    """Who sent a call that the compiled hot path let pass, and by what policy it did."""
+
+    @property
+    def trunk(self) -> Trunk: ...
+    @property
+    def source(self) -> str: ...
+    @property
+    def policy(self) -> Policy: ...
+
+
+Passed = tuple[bytes, Sender, float]
+"""A new attempt that passed all rules without a word: the message, who sent it, and when. `passed` says it in full."""
+
+
+def passed(one: Passed) -> Decision:
+    """The decision on a call that the compiled hot path let pass."""
+    raw, sender, when = one
+    return Decision(NEW, make_attempt(scan(raw), sender.trunk, sender.source, when), PASSED, (), sender.policy)
+
+
 class Screening:
     """Screens under one policy at a time; `swap` takes the next one and keeps what is counted."""
 
@@ -90,7 +112,7 @@ class Screening:
         # Messages that are no SIP, and faults of ours; each of them passed.
         self.unreadable = 0
         self.failures = 0
-        self._secret = secret
+        self.secret = secret
         self._on_failure = on_failure
         self._state = RuleState()
         self.sessions = self._state.sessions
@@ -107,7 +129,7 @@ class Screening:
 
     def swap(self, policy: Policy) -> None:
         """Decide by another policy from now on. Calls in progress and counters stay."""
-        self.policy, self._rules = policy, build_rules(policy, self._state)
+        self.policy, self.rules = policy, build_rules(policy, self._state)
 
     def effects(self, decision: Decision) -> tuple[Effect, ...]:
         """What the edge has to do with the message: the same bytes for every copy of a refused INVITE.
@@ -129,16 +151,17 @@ class Screening:
 
     def to_tag(self, message: Scan) -> str:
         """The To tag of every answer to this request; its copies, its ACK and its CANCEL have the same one."""
-        return transaction_tag(self._secret, message)
+        return transaction_tag(self.secret, message)
 
-    def handle(self, observation: Observation, now: float) -> Decision | None:
+    def handle(self, observation: Observation, now: float, identity: Verification | None = None) -> Decision | None:
         """Take one message into account. A decision for an INVITE without To tag; None for everything else.
 
         None means "not ours to decide": a response, an in-dialog request, another method, what the SBC itself
-        sends, and what cannot be read. All of it passes.
+        sends, and what cannot be read. All of it passes. `identity` is what its Identity rows are worth, where
+        somebody has found out.
         """
         try:
-            return self._handle(observation, now)
+            return self._handle(observation, now, identity)
         except ParseError:
             self.unreadable += 1
         except Exception as error:
@@ -146,19 +169,37 @@ class Screening:
             self._on_failure(error)
         return None
 
-    def _handle(self, observation: Observation, now: float) -> Decision | None:
+    def unverified(self, observation: Observation, _now: float) -> CallAttempt | None:
+        """The attempt that this message makes, if its Identity may be verified before it is decided.
+
+        None for all that is not decided, and for calls that are emergency calls by whatever Identity: those wait for
+        nothing. Counts nothing.
+        """
+        try:
+            message = scan(observation.raw)
+        except ParseError:
+            return None  # `handle` counts it
+        if message.method != "INVITE" or message.to_tag or (trunk := self._trunk(observation)) is None:
+            return None
+        attempt = attempt_of(observation, message, trunk)
+        return None if self.rules.emergency.evident(attempt) else attempt
+
+    def _trunk(self, observation: Observation) -> Trunk | None:
+        addresses = self.policy.addresses
+        if observation.trunk or observation.customer:
+            return addresses.named(observation.source, observation.trunk, observation.customer)
+        return addresses.sender(observation.source)
+
+    def _handle(self, observation: Observation, now: float, identity: Verification | None) -> Decision | None:
         message = scan(observation.raw)
         if message.method != "INVITE" or message.to_tag:
             self.sessions.observe(message, now)
             return None
-        addresses = self.policy.addresses
-        if observation.trunk or observation.customer:
-            trunk = addresses.named(observation.source, observation.trunk, observation.customer)
-        else:
-            trunk = addresses.sender(observation.source)
+        trunk = self._trunk(observation)
         if trunk is None:
             return None
-        attempt = attempt_of(message, trunk, observation.source, observation.when)
+        attempt = attempt_of(observation, message, trunk)
+        attempt.identity = identity
         entry = self.attempts.observe(trunk.id, message, now)
         seen = entry.seen
         if entry.decision is not None and seen is not Seen.NEW:
@@ -179,7 +220,7 @@ class Screening:
 
     def decide(self, attempt: CallAttempt, now: float) -> Decision:
         """Run every rule over one new attempt. The first refusal by an enforcing rule decides."""
-        rules = self._rules
+        rules = self.rules
         emergency = rules.emergency.check(attempt, now)
         if emergency is not None:
             return Decision(NEW, attempt, emergency, (), self.policy)
@@ -195,17 +236,31 @@ class Screening:
                 refusals.append((rule.enforcing, verdict))
         return self._settle(attempt, refusals, now)
 
-    def decide_limited(self, attempt: CallAttempt, signs: int, now: float) -> Decision:
-        """The same for an attempt of which it is known that no rule but the limits has anything to say, and that was
-        just counted with these: `signs` is what they said."""
-        limits = self._rules.limits
-        assert limits is not None
-        return self._settle(attempt, limits.refusals(attempt, signs), now)
+    def complete(self, entry: AttemptEntry, one: Passed, signs: int | None, now: float) -> Decision | None:
+        """Decide a new attempt that the compiled hot path has entered into `attempts`, but cannot decide.
+
+        `signs` is what the limits said, where they alone have something to say and have counted it already; else None.
+        None as the decision: a fault of ours; the call passes.
+        """
+        raw, sender, when = one
+        try:
+            attempt = make_attempt(scan(raw), sender.trunk, sender.source, when)
+            limits = self.rules.limits
+            if signs is None or limits is None:
+                decision = self.decide(attempt, now)
+            else:
+                decision = self._settle(attempt, limits.refusals(attempt, signs), now)
+        except Exception as error:
+            self.failures += 1
+            self._on_failure(error)
+            return None
+        entry.decision = (decision.verdict, decision.shadow, decision.policy)
+        return decision
 
     def _settle(self, attempt: CallAttempt, refusals: list[tuple[bool, Verdict]], now: float) -> Decision:
         """What follows from the refusals, in the order of the rules. A call that passes consumes of the limits."""
         verdict, shadow = _settled(refusals) if refusals else (PASSED, ())
-        limits = self._rules.limits
+        limits = self.rules.limits
         if verdict is PASSED and limits is not None and (keys := limits.admit(now)):
             message = attempt.message
             self.sessions.open(message.call_id, message.from_tag, keys, now, message.branch)
@@ -227,8 +282,13 @@ def _stands(seen: Seen, verdict: Verdict) -> bool:
     return seen is not Seen.EXCESS and (seen is not Seen.CONTINUATION or verdict.action is ALLOW)
 
 
-def attempt_of(message: Scan, trunk: Trunk, source: str, when: float) -> CallAttempt:
+def attempt_of(observation: Observation, message: Scan, trunk: Trunk) -> CallAttempt:
     """The call attempt that an INVITE of this trunk makes."""
+    return make_attempt(message, trunk, observation.source, observation.when)
+
+
+def make_attempt(message: Scan, trunk: Trunk, source: str, when: float) -> CallAttempt:
+    """The same, where nobody has made an observation of it."""
     country = trunk.default_country
     from_uri = message.from_uri
     calling, other = read_number(from_uri, country), NO_NUMBER

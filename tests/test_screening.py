@@ -197,7 +197,7 @@ def test_a_fault_of_ours_is_counted_and_the_call_passes() -> None:
         def check(self, attempt: object, now: float) -> None:
             raise ZeroDivisionError
 
-    screening._rules = replace(screening._rules, before=(Broken(),))
+    screening.rules = replace(screening.rules, before=(Broken(),))
     assert screening.handle(observe(invite()), NOW) is None
     assert screening.failures == 1
     assert isinstance(errors[0], ZeroDivisionError)

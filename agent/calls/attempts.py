@@ -9,7 +9,8 @@ where the branch has the magic cookie and RFC 2543 matching where it has not, in
 retransmission repeats all of them byte by byte. Whether another INVITE of an attempt still shows the same numbers is
 for screening to compare: it has read them.
 
-`AttemptTablePy` is the reference; its compiled twin (agent/native/attempts.c) is what the compiled hot path works on too.
+`AttemptTablePy` is the reference; its compiled twin (agent/native/attempts.c) is what the compiled hot path works on
+too.
 
 Identifiers are remembered as 64-bit hashes: a third of the memory. Python hashes bytes with SipHash and a key
 of this process, so a peer cannot construct two calls that collide (unless PYTHONHASHSEED is set); by chance
@@ -70,8 +71,8 @@ class AttemptEntry:
     `seen` is about the latest observation. `decision` belongs to screening, which leaves there what answers a
     copy the same way, and so does `numbers`, the `fingerprint` of the numbers it decided by. A decision is held for
     the entry's life, so keep it small: a verdict, not the message. It is None at NEW and EXCESS; a CONTINUATION or
-    MERGED starts with the decision and the numbers of the attempt's first INVITE. `continuations` is how many follow-ups the attempt had when this transaction began. The
-    other fields belong to the table.
+    MERGED starts with the decision and the numbers of the attempt's first INVITE. `continuations` is how many
+    follow-ups the attempt had when this transaction began. The other fields belong to the table.
     """
 
     __slots__ = ("continuations", "copies", "cseq", "decision", "followers", "numbers", "seen", "transaction", "turn")
@@ -269,7 +270,7 @@ def _compiled_table(capacity: int = CAPACITY, lifetime: float = LIFETIME_SECONDS
     return table
 
 
-if TYPE_CHECKING or native.gate is None:
+if TYPE_CHECKING or native.gate is None:  # noqa: SIM108  a conditional expression would be no alias of a type
     AttemptTable = AttemptTablePy
 else:
     AttemptTable = _compiled_table

@@ -64,6 +64,8 @@ def explained(record: Record) -> Iterator[tuple[str, str]]:
         yield "Identity", f"attestation stated: {stated} (not verified), SHA-256 {row.get('sha256', '')}"
     if not record.get("identity"):
         yield "Identity", "none"
+    if verification := record.get("verification"):
+        yield from _verification(verification)
     for name in ("trunk", "source", "customer", "upstream"):
         if record.get(name):
             yield name, str(record[name])
@@ -71,6 +73,19 @@ def explained(record: Record) -> Iterator[tuple[str, str]]:
     for version in record.get("lists", ()):
         yield "list", str(version)
     yield "record", f"{record.get('sequence')} of spool {record.get('epoch')}"
+
+
+def _verification(words: Record) -> Iterator[tuple[str, str]]:
+    failure = words.get("failure")
+    yield "authentication", f"{failure}: {words.get('why', '')}" if failure else "verified"
+    for name, key in (("attestation", "attestation"), ("signed by SPC", "signer"), ("origid", "origid")):
+        if value := words.get(key):
+            yield name, f"{value} (stated, not verified)" if failure else str(value)
+    for row in words.get("rows", ()):
+        yield (
+            f"PASSporT {row.get('ppt', '')}",
+            f"{row.get('failure') or 'verified'}: {row.get('why') or row.get('url', '')}",
+        )
 
 
 def _verdict(words: Record) -> str:

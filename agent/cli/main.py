@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "parse": ("agent.cli.parse", "read one SIP message and show it as JSON, or say where it is wrong"),
     "policy": ("agent.cli.policy", "check, show or start a policy file"),
     "dno": ("agent.cli.dno", "build, inspect, look up or compare do-not-originate lists"),
+    "identity": ("agent.cli.identity", "inspect, verify or make caller-ID signatures (STIR/SHAKEN)"),
     "number": ("agent.cli.number", "show how a number is read, and why"),
 }
 

@@ -17,6 +17,8 @@ from agent.records.reading import Record
 # Rows that are in memory at a time; also the size of a row group, which readers skip by.
 ROWS: Final = 50_000
 
+_VERIFIED: Final = [pa.field(name, pa.string()) for name in ("failure", "why", "attestation", "signer", "origid")]
+_ROW: Final = pa.struct([(name, pa.string()) for name in ("ppt", "url", "failure", "why")])
 _VERDICT: Final = [pa.field(name, pa.string()) for name in ("action", "rule", "category", "why", "answer")]
 CALLS: Final = pa.schema(
     [
@@ -28,6 +30,7 @@ CALLS: Final = pa.schema(
         *(pa.field(name, pa.string()) for name in ("calling", "called", "from_uri")),
         pa.field("asserted", pa.list_(pa.string())),
         pa.field("identity", pa.list_(pa.struct([("sha256", pa.string()), ("attestation", pa.string())]))),
+        pa.field("verification", pa.struct([*_VERIFIED, pa.field("rows", pa.list_(_ROW))])),
         *_VERDICT,
         pa.field("shadow", pa.list_(pa.struct(_VERDICT))),
         pa.field("notes", pa.list_(pa.string())),

@@ -1,15 +1,16 @@
 """The words of caller-ID authentication: what an Identity is worth, what a certificate amounts to.
 
-Imports nothing of ours but the model, performs nothing. A verification either has no failure and names who vouches,
+Imports nothing of ours and performs nothing. A verification either has no failure and names who vouches,
 or it names its failure and why.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+if TYPE_CHECKING:  # screening knows these words, and must not load a cryptographic library for them
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
 
 class Failure(StrEnum):
@@ -62,7 +63,7 @@ class Credential:
     JWTClaimConstraints (RFC 8226 8, RFC 9118). `sha256` is that of the leaf's DER, hexadecimal.
     """
 
-    public_key: EllipticCurvePublicKey | None
+    public_key: "EllipticCurvePublicKey | None"
     spc: str
     issuer: str
     not_before: float

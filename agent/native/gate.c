@@ -298,7 +298,6 @@ bool gate_passed(Gate *gate, Sender *sender, Text message, PyObject *when)
     PyTuple_SET_ITEM(record, 2, Py_NewRef(when));
     int failed = PyList_Append(gate->passed, record);
     Py_DECREF(record);
-    gate->passed_bytes += message.end - message.at;
     return failed == 0;
 }
 
@@ -461,8 +460,7 @@ static PyObject *gate_take(Gate *gate, PyObject *Py_UNUSED(ignored))
         else
             PyList_SET_ITEM(counts, i, pair);
     }
-    PyObject *result = counts != NULL && fresh != NULL ? Py_BuildValue("(OLO)", gate->passed, gate->passed_bytes, counts)
-                                                       : NULL;
+    PyObject *result = counts != NULL && fresh != NULL ? Py_BuildValue("(OO)", gate->passed, counts) : NULL;
     Py_XDECREF(counts);
     if (result == NULL) {
         Py_XDECREF(fresh);
@@ -474,7 +472,6 @@ static PyObject *gate_take(Gate *gate, PyObject *Py_UNUSED(ignored))
     }
     gate->touched_count = 0;
     Py_SETREF(gate->passed, fresh);
-    gate->passed_bytes = 0;
     return result;
 }
 
@@ -482,8 +479,8 @@ static PyMethodDef gate_methods[] = {
     {"serve", (PyCFunction)gate_serve, METH_VARARGS,
      "serve(fd, most, transactions, receive, ask, when) -> counts\n\nOne batch of datagrams; see agent/gate.py."},
     {"take", (PyCFunction)gate_take, METH_NOARGS,
-     "take() -> (passed, bytes, counts)\n\nThe calls that were let pass since the last time: [(raw, sender, when)], the "
-     "bytes of all raw, [(trunk, calls)]."},
+     "take() -> (passed, counts)\n\nThe calls that were let pass since the last time: [(raw, sender, when)], and how many "
+     "of each trunk: [(trunk, calls)]."},
     {NULL, NULL, 0, NULL},
 };
 

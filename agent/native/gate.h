@@ -162,7 +162,6 @@ typedef struct {
     Blake2b keyed;
     char refuse_invalid, asks;
     PyObject *passed; /* list of (raw, sender, when) */
-    long long passed_bytes;
     Sender *touched[SENDERS_MAX]; /* owned */
     int touched_count;
     unsigned char *out; /* what a batch writes */

@@ -16,7 +16,7 @@ from enum import IntEnum
 from typing import Final, NamedTuple
 
 from agent.model import Number, NumberKind
-from agent.numbers.index import ABSENT, BLOCK, number_index
+from agent.numbers.index import ABSENT, BLOCK, NumberIndex, number_index
 from agent.numbers.packing import unpack
 from agent.numbers.ranges import NANP_FIRST, NANP_LAST, Piece, nanp_range
 from agent.numbers.sets import Collector, NumberSet
@@ -116,6 +116,11 @@ class DnoList:
     def version(self) -> str:
         """How verdicts and records name the list."""
         return self.manifest.version
+
+    @property
+    def terms(self) -> tuple[NumberIndex, bool]:
+        """For the compiled hot path: the index of its numbers of +1, and whether it has others."""
+        return self._index, len(self._sections.others) > 0
 
     def lookup(self, number: Number, when: float) -> DnoHit | None:
         """The assertion that holds for a number at `when` (epoch seconds), or None.

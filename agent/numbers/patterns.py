@@ -53,6 +53,10 @@ class NumberPatterns:
         at = bisect_right(self._firsts, value) - 1
         return at >= 0 and value <= self._lasts[at]
 
+    def pieces(self) -> Iterable[Piece]:
+        """The ranges, ascending; both ends belong to them."""
+        return map(Piece, self._firsts, self._lasts)
+
     def single(self) -> str | None:
         """The digits of the only number in the set; None when it holds none, or more."""
         return str(self._firsts[0]) if self._firsts and self._firsts == self._lasts and len(self._firsts) == 1 else None

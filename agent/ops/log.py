@@ -10,14 +10,14 @@ import logging
 import os
 import select
 import traceback
-from collections.abc import MutableMapping
+from collections.abc import MutableMapping, Sequence
 from typing import Any, Final
 
 import structlog
 
 from agent.model import Allow
 from agent.records.record import verdict_words
-from agent.screening import Decision
+from agent.screening import Decision, Passed
 
 LINE_MAX: Final = 4096
 """Bytes of one line. A pipe that polls writable takes so many at once (PIPE_BUF), and so does journald's socket."""
@@ -111,6 +111,9 @@ class Log:
         self._logger.error(
             "fault", where=where, error=f"{type(error).__name__}: {error}", traceback=text[-TRACEBACK_MAX:]
         )
+
+    def put_passed(self, calls: Sequence[Passed]) -> None:
+        """Nothing: there is no line for a call that passes."""
 
     def put(self, decision: Decision) -> None:
         """One line for a refused or dropped call attempt, up to the rate. Never raises."""

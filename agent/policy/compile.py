@@ -1,41 +1,38 @@
 """From the policy as written (protobuf) to the policy as decided by: checks everything, then builds it whole.
 
-With `refusals`, the only module that reads the protobuf policy; no protobuf object leaves them. Every error is
-collected and names its field; a policy with one error is no policy.
+With `refusals` and the other `compile_` modules, the only one that reads the protobuf policy; no protobuf object
+leaves them. Every error is collected and names its field; a policy with one error is no policy.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime
+from collections.abc import Iterable, Mapping
 from ipaddress import ip_network
-from math import inf, isfinite
+from math import inf
 from pathlib import PurePath
-from typing import Final, TypeVar
+from typing import Final
 
-from agent.model import Category, ConfigError, ConfigErrors
+from agent.model import Category, ConfigErrors
 from agent.numbers.dno import DnoList
 from agent.numbers.patterns import NumberPatterns
+from agent.policy.compile_identity import compile_identity, compile_signing
+from agent.policy.compile_parts import DAY, Parts, default_country
 from agent.policy.counters import BANK_MAX, Rate
 from agent.policy.policy import (
-    AllowList,
     CallerIdSpec,
     DnoSpec,
     EmergencySpec,
+    IdentitySpec,
     LimitSpec,
     Mode,
     Policy,
     ProviderBlock,
     ProviderBlockSpec,
-    RuleSpec,
     Scope,
     SubscriberListSpec,
 )
-from agent.policy.refusals import answer_for
 from agent.policy.trunks import UNKNOWN, AddressBook, Network, Networks, Trunk
 from sbcedge.policy.v1 import policy_pb2 as pb
 
-T = TypeVar("T")
-IDENTIFIER: Final = re.compile(r"[a-zA-Z0-9._-]{1,64}", re.ASCII)
 COUNTRY: Final = re.compile(r"[1-9][0-9]{0,2}", re.ASCII)
 PREFIX: Final = re.compile(r"[1-9][0-9]{0,14}", re.ASCII)
 HOST_PORT: Final = re.compile(r"(?:[a-zA-Z0-9.-]{1,253}|\[[0-9a-fA-F:.]{2,45}\])(?::[0-9]{1,5})?", re.ASCII)
@@ -53,12 +50,8 @@ RESERVED_NAMES: Final = frozenset(
         "analytics",
     }
 )
-DAY: Final = 86_400.0
-# A year: a window that outlives every process is a mistake in the unit.
-WINDOW_MAX: Final = 366 * DAY
 RATE_MAX: Final = 1e7
 WARN_FIRST_MAX: Final = 10_000
-UNMATCHED: Final = "none"
 NUMBERLESS: Final = "anonymous"
 
 SCOPES: Final = {
@@ -79,37 +72,37 @@ def compile_policy(message: pb.Policy, lists: Mapping[str, DnoList]) -> Policy:
     return _Compiler(message, lists).run()
 
 
-class _Compiler:
+class _Compiler(Parts):
     """One compilation: gathers errors while it builds."""
 
     def __init__(self, message: pb.Policy, lists: Mapping[str, DnoList]) -> None:
+        super().__init__()
         self._message = message
         self._lists = lists
-        self._errors: list[ConfigError] = []
-        self._allow = AllowList()
-        self._trunk_ids: set[str] = set()
-        self._customer_ids: set[str] = set()
 
     def run(self) -> Policy:
         message = self._message
         inventory = self._customers()
         addresses = self._addresses()
-        self._allow = self._allow_list(message.allow, "allow")
+        self.allow = self.allow_list(message.allow, "allow")
         dno = self._dno()
+        identity = compile_identity(self, message)
         policy = Policy(
             generation=message.generation,
             name=message.name,
             addresses=addresses,
-            emergency=self._emergency(),
+            emergency=self._emergency(identity),
             provider_block=self._provider_block(),
             dno=dno,
             caller_id=self._caller_id(inventory),
             limits=self._limits(),
             subscriber_lists=self._subscriber_lists(),
+            identity=identity,
+            signing=compile_signing(self, message, inventory),
             list_versions=tuple(f"{name} {dno_list.version}" for name, dno_list in (dno.lists if dno else ())),
         )
-        if self._errors:
-            raise ConfigErrors(self._errors)
+        if self.errors:
+            raise ConfigErrors(self.errors)
         return policy
 
     # -- who calls ------------------------------------------------------------------------------------------
@@ -118,9 +111,9 @@ class _Compiler:
         inventory = {}
         for i, customer in enumerate(self._message.customers):
             field = f"customers[{i}]"
-            self._identifier(customer.id, f"{field}.id", self._customer_ids)
+            self.identifier(customer.id, f"{field}.id", self.customer_ids)
             if customer.numbers:
-                inventory[customer.id] = self._patterns(customer.numbers, f"{field}.numbers")
+                inventory[customer.id] = self.patterns(customer.numbers, f"{field}.numbers")
         return inventory
 
     def _addresses(self) -> AddressBook:
@@ -129,42 +122,45 @@ class _Compiler:
             field = f"trunks[{i}]"
             trunk = self._trunk(written, field)
             if not written.sources:
-                self._wrong(f"{field}.sources", "a trunk needs at least one address")
+                self.wrong(f"{field}.sources", "a trunk needs at least one address")
             for network, where in self._networks(written.sources, f"{field}.sources"):
                 if network in trunks:
-                    self._wrong(where, f"{network} already belongs to trunk {trunks[network].id}")
+                    self.wrong(where, f"{network} already belongs to trunk {trunks[network].id}")
                 trunks[network] = trunk
         local = Networks(n for n, _ in self._networks(self._message.local_addresses, "local_addresses"))
-        return AddressBook(trunks, local, frozenset(self._customer_ids))
+        return AddressBook(trunks, local, frozenset(self.customer_ids))
 
     def _trunk(self, written: pb.Trunk, field: str) -> Trunk:
-        self._identifier(written.id, f"{field}.id", self._trunk_ids)
+        self.identifier(written.id, f"{field}.id", self.trunk_ids)
         if written.id == UNKNOWN.id:
-            self._wrong(f"{field}.id", "this name is kept for addresses that no trunk claims")
+            self.wrong(f"{field}.id", "this name is kept for addresses that no trunk claims")
         if written.customer:
-            self._known(written.customer, self._customer_ids, f"{field}.customer", "customers")
-        country = written.default_country or "1"
-        if country != UNMATCHED and not COUNTRY.fullmatch(country):
-            self._wrong(f"{field}.default_country", f'"{country}" is no country code; "1", "44", ... or "none"')
+            self.known(written.customer, self.customer_ids, f"{field}.customer", "customers")
+        country = default_country(written)
+        if country and not COUNTRY.fullmatch(country):
+            self.wrong(f"{field}.default_country", f'"{country}" is no country code; "1", "44", ... or "none"')
         pass_code, next_hop = self._redirect(written.redirect, f"{field}.redirect")
         return Trunk(
             id=written.id,
             customer=written.customer,
             upstream=written.upstream or written.id,
-            default_country="" if country == UNMATCHED else country,
+            default_country=country,
             trust_asserted_identity=written.trust_asserted_identity,
             pass_code=pass_code,
             next_hop=next_hop,
+            returns_identity=written.redirect.identity,
         )
 
     def _redirect(self, written: pb.RedirectAnswer, field: str) -> tuple[int, str]:
         code = written.code or (302 if written.next_hop else 404)
         if code not in PASS_CODES:
-            self._wrong(f"{field}.code", f"{code} lets no call pass; {', '.join(map(str, PASS_CODES))} do")
+            self.wrong(f"{field}.code", f"{code} lets no call pass; {', '.join(map(str, PASS_CODES))} do")
         if (code == 302) != bool(written.next_hop):
-            self._wrong(f"{field}.next_hop", "goes with 302, and 302 needs it")
+            self.wrong(f"{field}.next_hop", "goes with 302, and 302 needs it")
         elif written.next_hop and not HOST_PORT.fullmatch(written.next_hop):
-            self._wrong(f"{field}.next_hop", "is no host, host:port or [address]:port")
+            self.wrong(f"{field}.next_hop", "is no host, host:port or [address]:port")
+        if written.identity and code != 302:
+            self.wrong(f"{field}.identity", "goes with 302; other answers carry no headers to the next leg")
         return code, written.next_hop
 
     def _networks(self, texts: Iterable[str], field: str) -> Iterable[tuple[Network, str]]:
@@ -173,46 +169,49 @@ class _Compiler:
             try:
                 yield ip_network(text), where
             except ValueError as error:
-                self._wrong(where, f"{error}")
+                self.wrong(where, f"{error}")
 
     # -- rules ----------------------------------------------------------------------------------------------
 
-    def _emergency(self) -> EmergencySpec:
+    def _emergency(self, identity: IdentitySpec | None) -> EmergencySpec:
         written = self._message.emergency
+        psap_trunks = self.trunks(written.psap_trunks, "emergency.psap_trunks")
         for i, number in enumerate(written.numbers):
             if not SHORT_CODE.fullmatch(number):
-                self._wrong(f"emergency.numbers[{i}]", f'"{number}" is no dialled code of 2 to 6 digits')
+                self.wrong(f"emergency.numbers[{i}]", f'"{number}" is no dialled code of 2 to 6 digits')
         return EmergencySpec(
             numbers=frozenset(written.numbers),
-            psap_calling=self._patterns(written.psap_calling, "emergency.psap_calling"),
+            psap_calling=self.patterns(written.psap_calling, "emergency.psap_calling"),
             psap_sources=Networks(n for n, _ in self._networks(written.psap_sources, "emergency.psap_sources")),
+            # Shadow decides nothing, here either: only verification that is enforced takes belief away.
+            believed=psap_trunks if identity is not None and identity.mode is Mode.ENFORCE else None,
         )
 
     def _provider_block(self) -> ProviderBlockSpec | None:
         written = self._message.provider_block
-        rule = self._rule(written, Category.PROVIDER_BLOCK, "provider_block")
+        rule = self.rule(written, Category.PROVIDER_BLOCK, "provider_block")
         blocks = tuple(self._block(b, f"provider_block.blocks[{i}]") for i, b in enumerate(written.blocks))
         return ProviderBlockSpec(rule, blocks) if rule and blocks else None
 
     def _block(self, written: pb.ProviderBlock, field: str) -> ProviderBlock:
         if bool(written.trunk) == bool(written.upstream):
-            self._wrong(field, "name either trunk or upstream")
+            self.wrong(field, "name either trunk or upstream")
         if written.trunk:
-            self._known(written.trunk, self._trunk_ids, f"{field}.trunk", "trunks")
-        starts = self._time(written.starts_at, f"{field}.starts_at", -inf)
-        ends = self._time(written.ends_at, f"{field}.ends_at", inf)
+            self.known(written.trunk, self.trunk_ids, f"{field}.trunk", "trunks")
+        starts = self.time(written.starts_at, f"{field}.starts_at", -inf)
+        ends = self.time(written.ends_at, f"{field}.ends_at", inf)
         if ends <= starts:
-            self._wrong(f"{field}.ends_at", "must be after starts_at")
+            self.wrong(f"{field}.ends_at", "must be after starts_at")
         return ProviderBlock(written.trunk, written.upstream, starts, ends, written.reference)
 
     def _dno(self) -> DnoSpec | None:
         written = self._message.do_not_originate
-        rule = self._rule(written, Category.DO_NOT_ORIGINATE, "do_not_originate")
+        rule = self.rule(written, Category.DO_NOT_ORIGINATE, "do_not_originate")
         lists = []
         for i, name in enumerate(written.lists):
             dno_list = self._lists.get(name)
             if dno_list is None:
-                self._wrong(f"do_not_originate.lists[{i}]", f"no such list: {name}")
+                self.wrong(f"do_not_originate.lists[{i}]", f"no such list: {name}")
             else:
                 lists.append((PurePath(name).name, dno_list))
         if rule is None or not self._message.HasField("do_not_originate"):
@@ -222,11 +221,11 @@ class _Compiler:
     def _caller_id(self, inventory: Mapping[str, NumberPatterns]) -> CallerIdSpec | None:
         written = self._message.caller_id_authorisation
         field = "caller_id_authorisation"
-        rule = self._rule(written, Category.CALLER_ID, field)
+        rule = self.rule(written, Category.CALLER_ID, field)
         if not -1 <= written.warn_first <= WARN_FIRST_MAX:
-            self._wrong(f"{field}.warn_first", f"must be -1 (none) to {WARN_FIRST_MAX}")
-        period = self._seconds(written.period_seconds, f"{field}.period_seconds", DAY)
-        suspend = self._seconds(written.suspend_seconds, f"{field}.suspend_seconds", 0.0)
+            self.wrong(f"{field}.warn_first", f"must be -1 (none) to {WARN_FIRST_MAX}")
+        period = self.seconds(written.period_seconds, f"{field}.period_seconds", DAY)
+        suspend = self.seconds(written.suspend_seconds, f"{field}.suspend_seconds", 0.0)
         warn_first = 0 if written.warn_first == -1 else written.warn_first or 1
         if rule is None or not inventory or not self._message.HasField("caller_id_authorisation"):
             return None
@@ -238,39 +237,36 @@ class _Compiler:
         specs = tuple(spec for spec in written if spec is not None)
         rated = sum(spec.rate is not None for spec in specs)
         if rated > BANK_MAX:
-            self._wrong("limits", f"{rated} rate limits; at most {BANK_MAX} (one limit counts many trunks or numbers)")
+            self.wrong("limits", f"{rated} rate limits; at most {BANK_MAX} (one limit counts many trunks or numbers)")
         return specs
 
     def _limit(self, written: pb.Limit, field: str, names: set[str]) -> LimitSpec | None:
-        self._identifier(written.name, f"{field}.name", names)
+        self.identifier(written.name, f"{field}.name", names)
         if written.name in RESERVED_NAMES:
-            self._wrong(f"{field}.name", "is the name of a built-in rule")
-        rule = self._rule(written, Category.LIMIT, field)
+            self.wrong(f"{field}.name", "is the name of a built-in rule")
+        rule = self.rule(written, Category.LIMIT, field)
         scope = SCOPES.get(written.scope)
         if scope is None:
-            self._wrong(f"{field}.scope", "say what to count by: " + ", ".join(s.value for s in Scope))
+            self.wrong(f"{field}.scope", "say what to count by: " + ", ".join(s.value for s in Scope))
         self._prefixes(written, field)
-        for kind, ids, known in (
-            ("trunks", written.trunks, self._trunk_ids | {UNKNOWN.id}),
-            ("customers", written.customers, self._customer_ids),
-        ):
-            for i, name in enumerate(ids):
-                self._known(name, known, f"{field}.{kind}[{i}]", kind)
+        trunks = self.trunks(written.trunks, f"{field}.trunks")
+        for i, name in enumerate(written.customers):
+            self.known(name, self.customer_ids, f"{field}.customers[{i}]", "customers")
         rate = self._rate(written, field)
         if rate is None and not written.sessions:
-            self._wrong(field, "needs a rate, sessions, or both")
+            self.wrong(field, "needs a rate, sessions, or both")
         if not 0 <= written.warn_at <= 1:
-            self._wrong(f"{field}.warn_at", "is a share from 0 to 1")
+            self.wrong(f"{field}.warn_at", "is a share from 0 to 1")
         drop_above = written.drop_above or inf
         if drop_above < inf and (rate is None or drop_above * rate.window <= rate.count):
-            self._wrong(f"{field}.drop_above", "a flood threshold lies above the rate")
+            self.wrong(f"{field}.drop_above", "a flood threshold lies above the rate")
         if rule is None or scope is None:
             return None
         return LimitSpec(
             rule,
             written.name,
             scope,
-            frozenset(written.trunks),
+            trunks,
             frozenset(written.customers),
             frozenset(written.called_prefixes),
             rate,
@@ -281,107 +277,41 @@ class _Compiler:
 
     def _prefixes(self, written: pb.Limit, field: str) -> None:
         if (written.scope == pb.SCOPE_CALLED_PREFIX) != bool(written.called_prefixes):
-            self._wrong(f"{field}.called_prefixes", "goes with scope called_prefix, and that scope needs it")
+            self.wrong(f"{field}.called_prefixes", "goes with scope called_prefix, and that scope needs it")
         for i, prefix in enumerate(written.called_prefixes):
             if not PREFIX.fullmatch(prefix):
-                self._wrong(f"{field}.called_prefixes[{i}]", f'"{prefix}" is no E.164 prefix (digits without "+")')
+                self.wrong(f"{field}.called_prefixes[{i}]", f'"{prefix}" is no E.164 prefix (digits without "+")')
 
     def _rate(self, written: pb.Limit, field: str) -> Rate | None:
-        window = self._seconds(written.window_seconds, f"{field}.window_seconds", 1.0)
+        window = self.seconds(written.window_seconds, f"{field}.window_seconds", 1.0)
         if not written.rate:
             if written.burst:
-                self._wrong(f"{field}.burst", "goes with a rate")
+                self.wrong(f"{field}.burst", "goes with a rate")
             return None
         if not 0 < written.rate <= RATE_MAX:
-            self._wrong(f"{field}.rate", f"must be above 0 and at most {RATE_MAX:g} attempts per window")
+            self.wrong(f"{field}.rate", f"must be above 0 and at most {RATE_MAX:g} attempts per window")
             return None
         burst = written.burst or max(1.0, written.rate / 3)
         if not 1 <= burst <= RATE_MAX:
-            self._wrong(f"{field}.burst", f"must be from 1 to {RATE_MAX:g} attempts")
+            self.wrong(f"{field}.burst", f"must be from 1 to {RATE_MAX:g} attempts")
             return None
         return Rate(written.rate, window, burst)
 
     def _subscriber_lists(self) -> SubscriberListSpec | None:
         written = self._message.subscriber_lists
-        rule = self._rule(written, Category.SUBSCRIBER, "subscriber_lists")
+        rule = self.rule(written, Category.SUBSCRIBER, "subscriber_lists")
         unwanted: dict[str, NumberPatterns] = {}
         no_anonymous = set()
         for i, entry in enumerate(written.lists):
             field = f"subscriber_lists.lists[{i}]"
-            called = self._patterns([entry.called], f"{field}.called").single()
+            called = self.patterns([entry.called], f"{field}.called").single()
             if called is None:
-                self._wrong(f"{field}.called", "one number, not a prefix or a range")
+                self.wrong(f"{field}.called", "one number, not a prefix or a range")
                 continue
             if called in unwanted:
-                self._wrong(f"{field}.called", f"{called} has a list already")
+                self.wrong(f"{field}.called", f"{called} has a list already")
             if NUMBERLESS in entry.unwanted:
                 no_anonymous.add(called)
             numbers = [n for n in entry.unwanted if n != NUMBERLESS]
-            unwanted[called] = self._patterns(numbers, f"{field}.unwanted")
+            unwanted[called] = self.patterns(numbers, f"{field}.unwanted")
         return SubscriberListSpec(rule, unwanted, frozenset(no_anonymous)) if rule and unwanted else None
-
-    # -- parts ----------------------------------------------------------------------------------------------
-
-    def _rule(self, written: "_WrittenRule", category: Category, field: str) -> RuleSpec | None:
-        allow = self._allow | self._allow_list(written.allow, f"{field}.allow")
-        answer = self._checked(lambda: answer_for(category, written.answer, f"{field}.answer"))
-        if written.mode == pb.MODE_OFF or answer is None:
-            return None
-        return RuleSpec(Mode.SHADOW if written.mode == pb.MODE_SHADOW else Mode.ENFORCE, answer, allow)
-
-    def _allow_list(self, written: pb.AllowList, field: str) -> AllowList:
-        for i, trunk in enumerate(written.trunks):
-            self._known(trunk, self._trunk_ids | {UNKNOWN.id}, f"{field}.trunks[{i}]", "trunks")
-        return AllowList(
-            self._patterns(written.calling, f"{field}.calling"),
-            self._patterns(written.called, f"{field}.called"),
-            frozenset(written.trunks),
-        )
-
-    def _patterns(self, texts: Iterable[str], field: str) -> NumberPatterns:
-        return self._checked(lambda: NumberPatterns.parse(texts, field)) or NumberPatterns()
-
-    def _time(self, text: str, field: str, absent: float) -> float:
-        if not text:
-            return absent
-        try:
-            moment = datetime.fromisoformat(text)
-        except ValueError:
-            self._wrong(field, f'"{text}" is no RFC 3339 time like 2026-12-01T00:00:00Z')
-            return absent
-        if moment.tzinfo is None:
-            self._wrong(field, f'"{text}" lacks its zone: end it with Z or +hh:mm')
-            return absent
-        return moment.timestamp()
-
-    def _seconds(self, value: float, field: str, default: float) -> float:
-        if not isfinite(value) or not 0 <= value <= WINDOW_MAX:
-            self._wrong(field, f"must be from 0 to {WINDOW_MAX:g} seconds")
-            return default
-        return value or default
-
-    def _identifier(self, name: str, field: str, taken: set[str]) -> None:
-        if not IDENTIFIER.fullmatch(name):
-            self._wrong(field, "needs 1 to 64 characters of a-z A-Z 0-9 . _ -")
-        elif name in taken:
-            self._wrong(field, f'"{name}" is used twice')
-        taken.add(name)
-
-    def _known(self, name: str, known: set[str], field: str, where: str) -> None:
-        if name not in known:
-            self._wrong(field, f'"{name}" is not among the {where}')
-
-    def _checked(self, build: Callable[[], T]) -> T | None:
-        try:
-            return build()
-        except ConfigErrors as errors:
-            self._errors.extend(errors.errors)
-        except ConfigError as error:
-            self._errors.append(error)
-        return None
-
-    def _wrong(self, field: str, reason: str) -> None:
-        self._errors.append(ConfigError(field, reason))
-
-
-_WrittenRule = pb.ProviderBlockRule | pb.DoNotOriginateRule | pb.CallerIdRule | pb.Limit | pb.SubscriberListRule

@@ -8,7 +8,8 @@ from ipaddress import ip_network
 from typing import Final
 
 from agent.model import Answer, Category
-from agent.policy.policy import CallerIdSpec, LimitSpec, Policy
+from agent.policy.compile_identity import FAILURES, VERSTATS
+from agent.policy.policy import CallerIdSpec, IdentitySpec, LimitSpec, Policy
 from agent.policy.refusals import answer_for
 from agent.policy.trunks import AddressBook, Trunk
 from sbcedge.policy.v1 import policy_pb2 as pb
@@ -19,6 +20,7 @@ CATEGORIES: Final = {
     "caller_id_authorisation": Category.CALLER_ID,
     "subscriber_lists": Category.SUBSCRIBER,
 }
+TOLD: Final = {verstat: number for number, verstat in VERSTATS.items()}
 
 
 def with_defaults(message: pb.Policy, policy: Policy) -> pb.Policy:
@@ -32,6 +34,10 @@ def with_defaults(message: pb.Policy, policy: Policy) -> pb.Policy:
             _fill_rule(getattr(full, field), category)
     if policy.caller_id is not None:
         _fill_caller_id(full.caller_id_authorisation, policy.caller_id)
+    if policy.identity is not None:
+        _fill_identity(full.identity, policy.identity)
+    if policy.signing is not None:
+        full.signing.mode = full.signing.mode or pb.MODE_ENFORCE
     specs = {spec.name: spec for spec in policy.limits}
     for limit in full.limits:
         _fill_rule(limit, Category.LIMIT)
@@ -69,3 +75,17 @@ def _fill_limit(written: pb.Limit, spec: LimitSpec) -> None:
     if spec.rate is not None:
         written.window_seconds = spec.rate.window
         written.burst = spec.rate.burst
+
+
+def _fill_identity(written: pb.IdentityRule, spec: IdentitySpec) -> None:
+    written.mode = written.mode or pb.MODE_ENFORCE
+    written.freshness_seconds, written.wait_seconds = spec.freshness, spec.wait
+    if not written.HasField("mark"):
+        written.mark = True
+    del written.failures[:]
+    for number, failure in FAILURES.items():
+        handling = spec.handling[failure]
+        row = written.failures.add(failure=number, verstat=TOLD[handling.verstat], action=pb.FAILURE_ACTION_PASS)
+        if handling.answer is not None:
+            row.action = pb.FAILURE_ACTION_REFUSE
+            row.answer.code, row.answer.phrase = handling.answer.code, handling.answer.phrase

@@ -17,19 +17,25 @@ LAWFUL: Final[dict[Category, tuple[int, ...]]] = {
     Category.DO_NOT_ORIGINATE: (603, 403),
     Category.CALLER_ID: (603, 403),
     Category.LIMIT: (503, 480, 486),
+    Category.IDENTITY: (428, 403, 436, 437, 438),
     Category.SUBSCRIBER: (607, 603),
 }
 PHRASE_MAX: Final = 64
 
 
-def answer_for(category: Category, spec: policy_pb2.AnswerSpec, field: str) -> Answer:
-    """The answer that `spec` asks for, or the category's default. Raises ConfigError naming the field."""
+def answer_for(
+    category: Category, spec: policy_pb2.AnswerSpec, field: str, default: tuple[int, str] = (0, "")
+) -> Answer:
+    """The answer that `spec` asks for, or the category's default. Raises ConfigError naming the field.
+
+    `default` is a code, and its phrase, that stands for the category's here.
+    """
     lawful = LAWFUL[category]
-    code = spec.code or lawful[0]
+    code = spec.code or default[0] or lawful[0]
     if code not in lawful:
         allowed = ", ".join(map(str, lawful))
         raise ConfigError(f"{field}.code", f"{code} is no answer to a {category} refusal; lawful: {allowed}")
-    phrase = spec.phrase or STANDARD_PHRASES[code]
+    phrase = spec.phrase or (default[1] if code == default[0] else STANDARD_PHRASES[code])
     if len(phrase) > PHRASE_MAX or not phrase.isascii() or not phrase.isprintable():
         raise ConfigError(f"{field}.phrase", f"must be at most {PHRASE_MAX} printable ASCII characters")
     if "".join(phrase.split()).lower() == "networkblocked":

@@ -15,7 +15,8 @@ Network = IPv4Network | IPv6Network
 class Trunk:
     """One ingress peer or customer connection. `default_country` is "" where bare numbers are ambiguous.
 
-    `pass_code` and `next_hop` say how the redirect server lets its calls pass; `next_hop` goes with 302.
+    `pass_code` and `next_hop` say how the redirect server lets its calls pass; `next_hop` goes with 302, and
+    so do the call's Identity rows where it `returns_identity`.
     """
 
     id: str
@@ -25,6 +26,7 @@ class Trunk:
     trust_asserted_identity: bool
     pass_code: int = 404
     next_hop: str = ""
+    returns_identity: bool = False
 
 
 UNKNOWN: Final = Trunk("unknown", "", "", "1", trust_asserted_identity=False)
@@ -79,6 +81,10 @@ class AddressBook:
     def trunks(self) -> tuple[Trunk, ...]:
         """Every trunk that has an address, in the policy's order."""
         return tuple(self._by_id.values())
+
+    def by_id(self, trunk: str) -> Trunk:
+        """The trunk of this id; UNKNOWN for none."""
+        return self._by_id.get(trunk, UNKNOWN)
 
     def sender(self, address: str) -> Trunk | None:
         """The trunk that sends from this address, UNKNOWN if nobody claims it, None if it is the SBC itself."""

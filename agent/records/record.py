@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Final
 
+from agent.identity.model import Verification
 from agent.model import CallAttempt, Refuse, Verdict
 from agent.policy.policy import Policy
 
@@ -29,7 +30,10 @@ class StatedIdentity:
 
 @dataclass(frozen=True, slots=True)
 class CallRecord:
-    """One decided call attempt. `time` is RFC 3339 UTC; numbers are canonical digits, uris as sent."""
+    """One decided call attempt. `time` is RFC 3339 UTC; numbers are canonical digits, uris as sent.
+
+    `verification` holds the words of `verification_words`; None where nothing was verified.
+    """
 
     time: str
     call_id: str
@@ -42,6 +46,7 @@ class CallRecord:
     from_uri: str
     asserted: tuple[str, ...]
     identity: tuple[StatedIdentity, ...]
+    verification: dict[str, object] | None
     action: str
     rule: str
     category: str
@@ -70,6 +75,7 @@ class CallRecord:
             identity=tuple(
                 StatedIdentity(sha256(row).hexdigest(), stated_attestation(row)) for row in message.identity
             ),
+            verification=verification_words(attempt.identity),
             notes=attempt.notes,
             shadow=tuple(verdict_words(v) for v in shadow),
             policy_generation=policy.generation,
@@ -91,6 +97,29 @@ def verdict_words(verdict: Verdict) -> dict[str, str]:
         "category": str(verdict.category),
         "why": verdict.why,
         "answer": answer,
+    }
+
+
+def verification_words(found: Verification | None) -> dict[str, object] | None:
+    """What caller-ID authentication came to: `failure` is "" for a verified call; what then stands in `attestation`,
+    `signer` (the Service Provider Code) and `origid` is vouched for, else it is what was stated."""
+    if found is None:
+        return None
+    return {
+        "failure": "" if found.failure is None else found.failure.value,
+        "why": found.why,
+        "attestation": found.attestation,
+        "signer": found.spc,
+        "origid": found.origid,
+        "rows": [
+            {
+                "ppt": row.ppt,
+                "url": row.url,
+                "failure": "" if row.failure is None else row.failure.value,
+                "why": row.why,
+            }
+            for row in found.rows
+        ],
     }
 
 

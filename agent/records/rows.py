@@ -11,7 +11,7 @@ from json.encoder import encode_basestring as _quoted
 from typing import Final
 
 from agent.policy.policy import Policy
-from agent.records.record import rfc3339, stated_attestation, verdict_words, wire_text
+from agent.records.record import rfc3339, stated_attestation, verdict_words, verification_words, wire_text
 from agent.screening import PASSED, Decision
 
 _plain = JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
@@ -39,12 +39,14 @@ class RowEncoder:
             self._remember(decision.policy)
         verdict = decision.verdict
         words = _PASSED_WORDS if verdict is PASSED else _plain(verdict_words(verdict))[1:-1]
+        verified = "null" if attempt.identity is None else _plain(verification_words(attempt.identity))
         line = (
             f'{{"time":"{self._time(attempt.when)}","call_id":{_quoted(wire_text(message.call_id))}'
             f',"trunk":{_quoted(attempt.trunk)},"customer":{_quoted(attempt.customer)}'
             f',"upstream":{_quoted(attempt.upstream)},"source":{_quoted(attempt.source)}'
             f',"calling":{_quoted(attempt.calling.digits)},"called":{_quoted(attempt.called.digits)}'
             f',"from_uri":{_quoted(wire_text(message.from_uri))},"asserted":[{asserted}],"identity":[{identity}]'
+            f',"verification":{verified}'
             f',{words},"shadow":[{shadow}],"notes":[{notes}],{self._policy_text}}}'
         )
         return line.encode("utf-8", "backslashreplace")

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,7 +20,7 @@ from agent.records.rollup import ROLLUP_SECONDS, Counts, Look, roll_up
 from agent.records.rows import RowEncoder, plain_row
 from agent.records.settings import SpoolSettings
 from agent.records.spool_store import HOUSEKEEPING_SECONDS, Group, SpoolStore
-from agent.screening import Decision
+from agent.screening import Decision, Passed, passed
 
 # After a failure; the queue holds what comes meanwhile.
 RETRY_SECONDS: Final = 1.0
@@ -50,8 +50,8 @@ class Watermark:
 class _Queue:
     """What waits to be written, or is on its way: a new one begins with every group."""
 
-    refused: deque[Decision] = field(default_factory=deque)
-    allowed: deque[Decision] = field(default_factory=deque)
+    refused: deque[Decision | Passed] = field(default_factory=deque)
+    allowed: deque[Decision | Passed] = field(default_factory=deque)
     rollups: list[dict[str, object]] = field(default_factory=list)
     flushes: list[asyncio.Future[Watermark]] = field(default_factory=list)
     lost_refused: int = 0
@@ -105,14 +105,34 @@ class Spool:
             queue = self._queue.allowed
         else:
             return
-        size = len(decision.attempt.message.raw)
+        self._add(queue, decision, len(decision.attempt.message.raw))
+
+    def put_passed(self, calls: Sequence[Passed]) -> None:
+        """The same for calls that passed without a word, a batch at once. They are read when they are written."""
+        if self._sample != 1.0:
+            calls = [one for one in calls if self._in_sample()]
+        size = sum([len(raw) for raw, _, _ in calls])
+        room = self._records_max - self._waiting >= len(calls) and self._waiting_bytes + size <= self._bytes_max
+        if not room or not calls:
+            for one in calls:
+                self._add(self._queue.allowed, one, len(one[0]))
+            return
+        self._waiting += len(calls)
+        self._waiting_bytes += size
+        self._queue.allowed.extend(calls)
+        self._ask()
+
+    def _add(self, queue: deque[Decision | Passed], one: Decision | Passed, size: int) -> None:
         if (
             self._waiting >= self._records_max or self._waiting_bytes + size > self._bytes_max
         ) and not self._make_place(queue, size):
             return
         self._waiting += 1
         self._waiting_bytes += size
-        queue.append(decision)
+        queue.append(one)
+        self._ask()
+
+    def _ask(self) -> None:
         if not self._asked:
             self._asked = True
             self._wake.set()
@@ -125,7 +145,7 @@ class Spool:
         self._sampled -= 1.0
         return True
 
-    def _make_place(self, queue: deque[Decision], size: int) -> bool:
+    def _make_place(self, queue: deque[Decision | Passed], size: int) -> bool:
         """In a full queue a refused call takes the place of the oldest allowed ones; anything else is lost."""
         taken = self._queue
         self._overflows += 1
@@ -133,7 +153,7 @@ class Spool:
             while taken.allowed:
                 oldest = taken.allowed.popleft()
                 self._waiting -= 1
-                self._waiting_bytes -= len(oldest.attempt.message.raw)
+                self._waiting_bytes -= len(oldest[0] if isinstance(oldest, tuple) else oldest.attempt.message.raw)
                 taken.lost_allowed += 1
                 if self._waiting < self._records_max and self._waiting_bytes + size <= self._bytes_max:
                     return True
@@ -347,13 +367,14 @@ class Spool:
         )
         self._store.write(group, now, when)
 
-    def _lines(self, decisions: deque[Decision]) -> list[bytes]:
+    def _lines(self, decisions: deque[Decision | Passed]) -> list[bytes]:
         """On the thread: one line of JSON each, in slices. Empties the queue, and so gives messages back as it goes."""
         lines = []
         slice_records = SLICE_RECORDS if len(decisions) < FLOOD_GROUP else FLOOD_SLICE
         while decisions:
             try:
-                lines.append(self._encoder.row(decisions.popleft()))
+                one = decisions.popleft()
+                lines.append(self._encoder.row(passed(one) if isinstance(one, tuple) else one))
             except Exception:
                 self._unwritable += 1
             if not len(decisions) % slice_records:

@@ -75,7 +75,7 @@ def main() -> None:
         started = perf_counter()
         for call in calls:
             now += STEP
-            screening.decide(attempt_of(scan(call.raw), trunk, call.source, call.when), now)
+            screening.decide(attempt_of(call, scan(call.raw), trunk), now)
         costs["decision"].append(perf_counter() - started)
         decisions: list[Decision | None] = []
         started = perf_counter()

@@ -15,7 +15,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from itertools import islice
 from pathlib import Path
 from statistics import median
@@ -27,7 +27,7 @@ from grpc import aio
 from agent.ingress.hook.server import HookServer, server_options
 from agent.ingress.hook.settings import HookSettings
 from agent.policy.compile import compile_policy
-from agent.screening import Decision, Screening
+from agent.screening import Decision, Passed, Screening
 from agent.service import Service
 from sbcedge.policy.v1 import policy_pb2 as policy_pb
 from sbcedge.screening.v1 import screening_pb2 as pb
@@ -67,6 +67,9 @@ class Empty(pb_grpc.ScreeningServiceServicer):
 
 class NoRecords:
     def put(self, decision: Decision) -> None:
+        pass
+
+    def put_passed(self, calls: Sequence[Passed]) -> None:
         pass
 
 

@@ -7,19 +7,23 @@ Records go nowhere, as Kamailio keeps none; the spool has a bench of its own.
 import asyncio
 import gc
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from agent.ingress.redirect.server import RedirectServer
 from agent.ingress.redirect.settings import Listen, RedirectSettings
 from agent.loading import open_list
 from agent.policy.compile import compile_policy
-from agent.screening import Decision, Screening
+from agent.screening import Decision, Passed, Screening
 from agent.service import Service
 from sbcedge.policy.v1 import policy_pb2 as pb
 
 
 class NoRecords:
     def put(self, decision: Decision) -> None:
+        pass
+
+    def put_passed(self, calls: Sequence[Passed]) -> None:
         pass
 
 

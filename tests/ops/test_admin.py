@@ -18,7 +18,7 @@ from agent.ops.readings import Readings
 from agent.ops.settings import AdminSettings
 from agent.policy.compile import compile_policy
 from agent.screening import Screening
-from agent.service import Service
+from agent.service import RecordSink, Service
 from sbcedge.admin.v1 import admin_pb2 as pb
 from sbcedge.admin.v1 import admin_pb2_grpc
 from sbcedge.policy.v1 import policy_pb2
@@ -28,7 +28,7 @@ from tests.fakes.lists import small_list
 Stub = admin_pb2_grpc.AdminServiceStub
 
 
-class NoRecords:
+class NoRecords(RecordSink):
     def put(self, decision: object) -> None:
         pass
 

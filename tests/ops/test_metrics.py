@@ -13,13 +13,13 @@ from agent.ops.metrics import PIECE, AgentCollector, Page
 from agent.ops.readings import Readings
 from agent.policy.compile import compile_policy
 from agent.screening import Screening
-from agent.service import LATENCY_BUCKETS, Service
+from agent.service import LATENCY_BUCKETS, RecordSink, Service
 from sbcedge.policy.v1 import policy_pb2 as pb
 from tests.fakes.calls import invite, observe, policy
 from tests.fakes.lists import small_list
 
 
-class NoRecords:
+class NoRecords(RecordSink):
     def put(self, decision: object) -> None:
         pass
 

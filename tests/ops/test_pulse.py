@@ -12,12 +12,12 @@ from agent.ops.notify import Notifier
 from agent.ops.pulse import BEAT_SECONDS, Pulse
 from agent.ops.readings import Readings
 from agent.screening import Screening
-from agent.service import Service
+from agent.service import RecordSink, Service
 from sbcedge.policy.v1 import policy_pb2 as pb
 from tests.fakes.calls import invite, observe, policy
 
 
-class NoRecords:
+class NoRecords(RecordSink):
     def put(self, decision: object) -> None:
         pass
 

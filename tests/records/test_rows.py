@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.identity.model import Failure, RowCheck, Verification
 from agent.model import ALLOW, Category, Verdict
 from agent.records.rows import RowEncoder, plain_row
 from agent.screening import Decision, Screening
@@ -36,6 +37,17 @@ def test_a_refused_call_with_shadow_refusals_and_notes() -> None:
     decision.shadow = (REFUSAL, Verdict(ALLOW, "limits", Category.LIMIT, 'why "so"\n'))
     decision.attempt.notes = ("a note", "and \\ another\x00")
     assert json.loads(RowEncoder().row(decision)) == plain(decision)
+
+
+@pytest.mark.parametrize("failure", [None, Failure.MISMATCH])
+def test_a_call_with_a_verification_tells_all_of_it(failure: Failure | None) -> None:
+    decision = allowed()
+    row = RowCheck("shaken", "https://certs.example.net/a.pem", failure, 'why "so"')
+    decision.attempt.identity = Verification(failure, "words", "A", "818H", "an origid", (row,))
+    written = json.loads(RowEncoder().row(decision))
+    assert written == plain(decision)
+    assert written["verification"]["failure"] == (failure or "")
+    assert written["verification"]["signer"] == "818H"
 
 
 def test_one_encoder_tells_neighbours_apart() -> None:

@@ -4,12 +4,14 @@ Knows the service and the bytes of `wire`; must not know gRPC. Never raises: wha
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from math import inf
 
+from agent.identity.model import Verification
 from agent.ingress.hook import wire
 from agent.model import ALLOW, ParseError, Refuse, Reply
 from agent.screening import Decision
-from agent.service import Service
+from agent.service import NOTHING_ADDED, Additions, Coming, Finding, Service
 from agent.sip.scan import scan
 
 NOT_OURS = "not a request that is decided"
@@ -36,20 +38,48 @@ class Desk:
         self._clock = clock
         self._writer = wire.ResponseWriter()
 
-    def answer(self, request: wire.AnyRequest) -> bytes:
-        """The ScreenResponse to a request: DECISION_NOT_DECIDED for all that is not, cannot or failed to be decided."""
-        return self._answer(request, self._writer.decided, _alone)
+    async def answer(self, request: wire.AnyRequest, patience: float = inf) -> bytes:
+        """The ScreenResponse to a request: DECISION_NOT_DECIDED for all that is not, cannot or failed to be decided.
 
-    def answer_all(self, requests: Sequence[wire.AnyRequest]) -> list[bytes]:
-        """The same for several, each framed as a part of a ScreenStreamResponse."""
+        Returns within `patience` seconds, and waits only for what certificates must be fetched for.
+        """
+        finding = self._verify(request, patience)
+        if not isinstance(finding, Verification | None):
+            finding = await finding
+        return self._answer(request, self._writer.decided, _alone, finding)
+
+    def answer_all(
+        self,
+        requests: Sequence[wire.AnyRequest],
+        patience: float = inf,
+        later: Callable[[Awaitable[bytes]], None] | None = None,
+    ) -> list[bytes]:
+        """The same for several, each framed as a part of a ScreenStreamResponse; `later` gets those that must wait."""
         answer, write, frame = self._answer, self._writer.framed, wire.framed
-        return [answer(request, write, frame) for request in requests]
+        if later is None or not self._service.has_identity:
+            return [answer(request, write, frame) for request in requests]
+        answered = []
+        for request in requests:
+            finding = self._verify(request, patience)
+            if isinstance(finding, Verification | None):
+                answered.append(answer(request, write, frame, finding))
+            else:
+                later(self._answer_later(request, finding))
+        return answered
+
+    async def _answer_later(self, request: wire.AnyRequest, finding: Coming) -> bytes:
+        return self._answer(request, self._writer.framed, wire.framed, await finding)
+
+    def _verify(self, request: wire.AnyRequest, patience: float) -> Finding | Coming:
+        observation = request[1]
+        return None if observation is None else self._service.verify(observation, patience)
 
     def _answer(
         self,
         request: wire.AnyRequest,
-        write: Callable[[int, Decision, bytes], bytes],
+        write: Callable[[int, Decision, bytes, Additions], bytes],
         frame: Callable[[bytes], bytes],
+        finding: Finding = None,
     ) -> bytes:
         self.requests += 1
         number, observation, is_raw, fault = request
@@ -57,12 +87,12 @@ class Desk:
             if observation is None:
                 self.unusable_requests += 1
                 why = fault
-            elif (decision := self._service.handle(observation)) is None:
+            elif (decision := self._service.handle(observation, finding)) is None:
                 why = NOT_OURS
             elif is_raw and decision.verdict.action is not ALLOW:
-                return write(number, decision, self._reply(decision))
+                return write(number, decision, self._reply(decision), NOTHING_ADDED)
             else:
-                return write(number, decision, b"")
+                return write(number, decision, b"", self._service.additions(decision))
         except Exception as error:  # the one place where a fault of ours must end: here the call passes
             self._failed(error)
             why = FAILED

@@ -11,7 +11,8 @@ is over, and after that it must not touch the context: grpcio has freed the call
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from math import inf
 from typing import Any, Final, Protocol
 
 import grpc
@@ -43,9 +44,11 @@ class Exchange(Protocol):
 class ScreenExchange:
     """One ScreenStream."""
 
-    def __init__(self, desk: Desk, context: Context, clock: Callable[[], float]) -> None:
+    def __init__(self, desk: Desk, context: Context, clock: Callable[[], float], patience: float = inf) -> None:
         self.messages = 0
         self._desk = desk
+        self._patience = patience
+        self._waiting: set[asyncio.Task[None]] = set()  # answers that a certificate is fetched for
         self._context = context
         self._clock = clock
         self._heap: list[bytes] = []
@@ -97,17 +100,32 @@ class ScreenExchange:
                 await self._room.wait()
             if self._gone:
                 return  # nobody waits for the answers, so nothing is counted or consumed for them
-            responses = self._desk.answer_all(requests[start : start + SLICE])
-            self._heap += responses
-            self._heap_bytes += sum(map(len, responses))
-            self._news.set()
+            self._put(self._desk.answer_all(requests[start : start + SLICE], self._patience, self._later))
+
+    def _put(self, responses: list[bytes]) -> None:
+        self._heap += responses
+        self._heap_bytes += sum(map(len, responses))
+        self._news.set()
+
+    def _later(self, response: Awaitable[bytes]) -> None:
+        """Have an answer that must wait sent when it is there. The identity stage bounds how many wait."""
+
+        async def arrive() -> None:
+            try:
+                self._put([await response])
+            finally:
+                self._waiting.discard(task)
+                self._news.set()
+
+        task = asyncio.create_task(arrive())
+        self._waiting.add(task)
 
     async def _write(self) -> None:
         while True:
             if self._heap:
                 await self._context.write(self._take())
                 self._room.set()
-            elif self._read_all:
+            elif self._read_all and not self._waiting:
                 return
             else:
                 self._news.clear()

@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -18,6 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 from grpc_reflection.v1alpha import reflection
 
+from agent.documents import finite
 from agent.ingress.hook import wire
 from agent.ingress.hook.clients import LOCAL, Crowd, names_of
 from agent.ingress.hook.desk import Desk
@@ -37,6 +39,9 @@ QUIET_SECONDS: Final = 0.1
 POLL_SECONDS: Final = 0.005
 GOODBYE_SECONDS: Final = 0.1
 """For GOAWAY to go out and the last bytes with it."""
+PATIENCE_KEY: Final = "sbc-edge-patience-ms"
+PATIENCE_SHARE: Final = 0.8
+"""Of what is left until a client's deadline: the rest is for the way back."""
 DRAIN_SHARE: Final = 0.8
 """Of the grace: then streams that are never quiet are ended, too, and have the rest to send what is answered."""
 
@@ -212,13 +217,13 @@ class HookServer:
         except ParseError as error:
             self._desk.unreadable_messages += 1
             await context.abort(StatusCode.INVALID_ARGUMENT, f"{error.place}: {error.reason}")
-        response = self._desk.answer(request)
+        response = await self._desk.answer(request, _patience(context))
         if request.fault:
             await context.abort(StatusCode.INVALID_ARGUMENT, request.fault)
         return response
 
     async def _screen_stream(self, _requests: object, context: Context) -> None:
-        exchange = ScreenExchange(self._desk, context, time.time)
+        exchange = ScreenExchange(self._desk, context, time.time, _stated_patience(context))
         with self._listed(exchange):
             await exchange.run()
 
@@ -261,6 +266,24 @@ class HookServer:
             "hook_late_requests": refusals.late,
             "hook_turned_away": self._crowd.turned_away,
         }
+
+
+def _patience(context: Context) -> float:
+    """Seconds that the client of a unary call waits, less what the answer needs to get there."""
+    remaining = cast("float | None", context.time_remaining())  # None without a deadline, whatever its type says
+    return inf if remaining is None else max(0.0, remaining * PATIENCE_SHARE)
+
+
+def _stated_patience(context: Context) -> float:
+    """What a stream's client says in its metadata; no bound of its own where it says nothing that can be read."""
+    for key, value in context.invocation_metadata() or ():
+        if key == PATIENCE_KEY:
+            try:
+                millis = finite(float(value), PATIENCE_KEY)
+            except ValueError:  # ConfigError is one
+                return inf
+            return max(0.0, millis * 1e-3)
+    return inf
 
 
 Admit = Callable[[Context], Awaitable[None]]

@@ -14,6 +14,7 @@ from agent import native
 from agent.ingress.hook.invite import InviteFields, build_invite
 from agent.model import Action, Allow, Answer, Drop, ParseError, Refuse, Verdict
 from agent.screening import NEW, PASSED, Decision, Observation
+from agent.service import NOTHING_ADDED, Additions
 from sbcedge.screening.v1 import screening_pb2 as pb
 
 BATCH_MAX: Final = 1024
@@ -224,16 +225,21 @@ class ResponseWriter:
         self._generation = -1
         self._tail = self._repeated_tail = b""
 
-    def decided(self, number: int, decision: Decision, reply: bytes) -> bytes:
+    def decided(self, number: int, decision: Decision, reply: bytes, additions: Additions = NOTHING_ADDED) -> bytes:
         """The response to request `number`; `reply` is the SIP answer ready to send, b"" where there is none."""
-        if decision.verdict is not PASSED or decision.shadow:
-            return _response(number, decision, reply).SerializeToString()
+        if decision.verdict is not PASSED or decision.shadow or additions is not NOTHING_ADDED:
+            return _response(number, decision, reply, additions).SerializeToString()
         return allowed_py(number, decision.attempt.message.identity, self._tail_for(decision))
 
-    def framed(self, number: int, decision: Decision, reply: bytes) -> bytes:
+    def framed(self, number: int, decision: Decision, reply: bytes, additions: Additions = NOTHING_ADDED) -> bytes:
         """The same as an element of ScreenStreamResponse."""
-        if _write_allowed is None or decision.verdict is not PASSED or decision.shadow:
-            return framed(self.decided(number, decision, reply))
+        if (
+            _write_allowed is None
+            or decision.verdict is not PASSED
+            or decision.shadow
+            or additions is not NOTHING_ADDED
+        ):
+            return framed(self.decided(number, decision, reply, additions))
         return _write_allowed(number, decision.attempt.message.identity, self._tail_for(decision))
 
     def _tail_for(self, decision: Decision) -> bytes:
@@ -279,7 +285,7 @@ def _identity_row(value: bytes) -> bytes:
     return b"".join((_EGRESS_HEADER, varint(11 + len(length) + len(value)), _IDENTITY_NAME, length, value))
 
 
-def _response(number: int, decision: Decision, reply: bytes) -> pb.ScreenResponse:
+def _response(number: int, decision: Decision, reply: bytes, additions: Additions) -> pb.ScreenResponse:
     verdict = decision.verdict
     response = pb.ScreenResponse(
         id=number,
@@ -290,13 +296,17 @@ def _response(number: int, decision: Decision, reply: bytes) -> pb.ScreenRespons
         policy_generation=decision.policy.generation,
         shadow=_shadow(decision.shadow),
         repeated_attempt=not decision.seen.counts,
+        verstat=additions.verstat,
+        response_headers=[pb.SipHeader(name=name, value=value) for name, value in additions.responses],
     )
     match verdict.action:
         case Refuse(answer):
             response.answer.CopyFrom(_answer(answer, reply))
         case Allow():
+            identity = (*decision.attempt.message.identity, *additions.identity)
+            response.egress_headers.extend(pb.SipHeader(name="Identity", value=value) for value in identity)
             response.egress_headers.extend(
-                pb.SipHeader(name="Identity", value=value) for value in decision.attempt.message.identity
+                pb.SipHeader(name="P-Asserted-Identity", value=value) for value in additions.asserted
             )
         case Drop():
             pass

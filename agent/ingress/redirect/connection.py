@@ -27,10 +27,14 @@ class Cut(Enum):
 
 
 class Connection(asyncio.Protocol):
-    """`proven` once it has brought a whole message. `on_end` is called once, whoever ends it."""
+    """`number` tells it from all others; `proven` once it has brought a whole message.
+
+    `on_end` is called once, whoever ends it.
+    """
 
     def __init__(
         self,
+        number: int,
         sock: socket.socket,
         source: tuple[str, int],
         responder: Responder[int],
@@ -39,6 +43,7 @@ class Connection(asyncio.Protocol):
         wall: Callable[[], float],
         on_end: Callable[["Connection", Cut | None], None],
     ) -> None:
+        self.number = number
         self.source = source
         self.proven = False
         self._socket: socket.socket | None = sock  # until there is a transport: the TLS handshake comes first
@@ -83,7 +88,7 @@ class Connection(asyncio.Protocol):
             self._answer(messages, now)
         if self._framer.pings > self._pings:  # RFC 5626 4.4.1: a double CRLF wants one
             self._active = now
-            self._write(b"\r\n" * (self._framer.pings - self._pings))
+            self.write(b"\r\n" * (self._framer.pings - self._pings))
             self._pings = self._framer.pings
         if self._framer.error is not None:
             self.cut(Cut.UNREADABLE)
@@ -143,13 +148,14 @@ class Connection(asyncio.Protocol):
     def _answer(self, messages: list[bytes], now: float) -> None:
         when = self._wall()
         for raw in messages:
-            reply = self._responder.receive(raw, self.source, 0, now, when)
+            reply = self._responder.receive(raw, self.source, self.number, now, when)
             if reply is not None:
-                self._write(reply[0])
+                self.write(reply[0])
             if self._ended:
                 return
 
-    def _write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> None:
+        """Send it, unless the connection has ended; a peer that does not read is cut."""
         if self._transport is None or self._ended:
             return
         self._transport.write(data)

@@ -13,17 +13,20 @@ no trunk claims is answered without one (RFC 3261 8.2.7), so that a forged sourc
 somebody who asked nothing. Screening that fails, or has no opinion, passes the call.
 """
 
+import asyncio
 import secrets
 from collections.abc import Callable
 from hashlib import blake2b
 from typing import Final, Generic, TypeVar
 
-from agent.calls.attempts import Seen
+from agent.calls.attempts import AttemptEntry, Seen
+from agent.gate import Passing
+from agent.identity.model import Verification
 from agent.model import Allow, Answer, Drop, ParseError, Refuse, Scan
 from agent.policy.policy import Policy
 from agent.policy.trunks import UNKNOWN, Trunk
-from agent.screening import Decision, Observation
-from agent.service import Service
+from agent.screening import Decision, Observation, Sender
+from agent.service import NOTHING_ADDED, Additions, Coming, Finding, Service
 from agent.sip.answers import STANDARD_PHRASES, Rendered, build_reply, render
 from agent.sip.redirection import redirected
 from agent.sip.scan import scan
@@ -38,6 +41,10 @@ ALIVE: Final = render(Answer(200, STANDARD_PHRASES[200], ALLOWED))
 DRAINING: Final = render(Answer(503, STANDARD_PHRASES[503]))
 PASS: Final = {code: render(Answer(code, STANDARD_PHRASES[code])) for code in (404, 503)}
 MOVED: Final = b"SIP/2.0 302 Moved Temporarily\r\n"
+TRYING: Final = render(Answer(100, "Trying"))
+
+TRYING_SECONDS: Final = 0.2
+"""An INVITE that has no answer by then gets a 100, so that it is not sent again (RFC 3261 17.2.1)."""
 
 # Answers of a policy are few; those of policies that were replaced must not pile up. Cleared when full.
 RENDERED_MAX: Final = 1024
@@ -51,7 +58,8 @@ class Responder(Generic[Destination]):
     """Answers what one socket, or one kind of connection, receives.
 
     `transport` is "udp", "tcp" or "tls", `local` our address and port. `at_port(destination, port)` gives the same
-    destination with another port. `on_failure` hears of faults of ours; the call passes.
+    destination with another port. `send_later` sends what had to wait for a certificate. `on_failure` hears of faults
+    of ours; the call passes.
     """
 
     def __init__(
@@ -61,6 +69,7 @@ class Responder(Generic[Destination]):
         transport: str,
         local: tuple[str, int],
         at_port: Callable[[Destination, int], Destination],
+        send_later: Callable[[bytes, Destination], None],
         on_failure: Callable[[Exception], None] = lambda _error: None,
     ) -> None:
         self.transactions = transactions
@@ -78,7 +87,9 @@ class Responder(Generic[Destination]):
         self._reliable = transport != "udp"
         self._host, self._port = local
         self._at_port = at_port
+        self._send_later = send_later
         self._on_failure = on_failure
+        self._waiting: dict[str, asyncio.Task[None]] = {}  # by To tag; the identity stage bounds how many
         self._secret = secrets.token_bytes(16)
         self._rendered: dict[int, tuple[Answer, Rendered]] = {}
         self._policy: Policy | None = None
@@ -106,8 +117,21 @@ class Responder(Generic[Destination]):
     def _invite(
         self, raw: bytes, source: tuple[str, int], back: Destination, now: float, when: float
     ) -> tuple[bytes, Destination] | None:
-        host, port = source
-        decision = self._service.handle(Observation(raw, self._transport, host, port, self._host, self._port, when))
+        observation = Observation(raw, self._transport, *source, self._host, self._port, when)
+        if not self._service.has_identity:
+            return self._decide(observation, None, back, now)
+        finding = self._service.verify(observation)
+        if isinstance(finding, Verification | None):
+            return self._decide(observation, finding, back, now)
+        self._decide_later(observation, finding, back, now)
+        return None
+
+    def _decide(
+        self, observation: Observation, finding: Finding, back: Destination, now: float
+    ) -> tuple[bytes, Destination] | None:
+        raw, host, port = observation.raw, observation.source, observation.source_port
+        source = host, port
+        decision = self._service.handle(observation, finding)
         if decision is None:
             return self._undecided(raw, source, back, now)
         self.requests += 1
@@ -122,7 +146,8 @@ class Responder(Generic[Destination]):
         if isinstance(action, Refuse):
             rendered = self._render(action.answer)
         else:
-            rendered = _passing(trunk or UNKNOWN, decision.attempt.message)
+            additions = self._service.additions(decision)
+            rendered = _passing(trunk or UNKNOWN, decision.attempt.message, additions)
         # Once per call: `_build` and `_send` written out, where calling them would double what they cost.
         payload, reply_port = build_reply(raw, rendered, tag, source)
         if reply_port != port:
@@ -135,6 +160,70 @@ class Responder(Generic[Destination]):
             self.transactions.answer(tag, payload, back, now, reliable=self._reliable)
         self.answers += 1
         return payload, back
+
+    def passing(self, trunk: Trunk) -> Passing | None:
+        """How the compiled hot path answers calls of this trunk that pass; None where that is not for it."""
+        if not trunk.next_hop:
+            return Passing(*PASS[trunk.pass_code])
+        return None if trunk.returns_identity else Passing(MOVED, b"", trunk.next_hop.encode("ascii"))
+
+    def ask(self, entry: AttemptEntry, raw: bytes, sender: Sender, when: float, signs: int) -> bool | Rendered | None:
+        """Decide what the compiled hot path cannot: an answer; True to let pass, None after a fault; False for silence.
+
+        `signs` is what the limits said, -1 where they were not asked.
+        """
+        try:
+            decision = self._service.complete(entry, (raw, sender, when), None if signs < 0 else signs)
+            if decision is None:
+                return None
+            action = decision.verdict.action
+            return self._render(action.answer) if isinstance(action, Refuse) else isinstance(action, Allow)
+        except Exception as error:
+            self.failures += 1
+            self._on_failure(error)
+            return None
+
+    def add_counts(self, requests: int, answers: int, acks: int, dropped: int, undecided: int, failures: int) -> None:
+        """What the compiled hot path did in the name of this responder."""
+        self.requests += requests
+        self.answers += answers
+        self.acks += acks
+        self.dropped += dropped
+        self.undecided += undecided
+        self.failures += failures
+
+    def _decide_later(self, observation: Observation, finding: Coming, back: Destination, now: float) -> None:
+        """Answer when the finding is there; copies of the request that come meanwhile are absorbed."""
+        raw, source = observation.raw, (observation.source, observation.source_port)
+        tag = self._service.screening.to_tag(scan(raw))
+
+        async def decide() -> None:
+            coming = asyncio.create_task(finding)
+            try:
+                if not (await asyncio.wait((coming,), timeout=TRYING_SECONDS))[0]:
+                    self._send_later(*self._build(raw, TRYING, tag, source, back))
+                reply = self._decide(observation, await coming, back, now)
+            except ParseError:
+                self.ignored += 1
+                reply = None
+            except Exception as error:
+                self.failures += 1
+                self._on_failure(error)
+                reply = self._pass_anyway(raw, source, back)
+            finally:
+                self._waiting.pop(tag, None)
+            if reply is not None:
+                self._send_later(*reply)
+
+        if tag in self._waiting:
+            finding.close()
+        else:
+            self._waiting[tag] = asyncio.get_running_loop().create_task(decide())
+
+    @property
+    def waiting(self) -> int:
+        """INVITEs that have no answer yet."""
+        return len(self._waiting)
 
     def _undecided(
         self, raw: bytes, source: tuple[str, int], back: Destination, now: float
@@ -188,7 +277,7 @@ class Responder(Generic[Destination]):
     def _stateless(self, message: Scan, tag: str) -> Rendered:
         """The answer to a request other than INVITE and ACK."""
         if message.method == "CANCEL":
-            return ALIVE if self.transactions.cancel(tag) else NO_SUCH_CALL
+            return ALIVE if self.transactions.cancel(tag) or tag in self._waiting else NO_SUCH_CALL
         if message.to_tag:
             return NO_SUCH_CALL
         if message.method == "OPTIONS":
@@ -257,9 +346,21 @@ class Responder(Generic[Destination]):
             return None
 
 
-def _passing(trunk: Trunk, message: Scan) -> Rendered:
+def _passing(trunk: Trunk, message: Scan, additions: Additions = NOTHING_ADDED) -> Rendered:
     """How this trunk lets a call pass."""
-    if trunk.next_hop:
-        contact = redirected(message.request_uri, trunk.next_hop.encode("ascii"))
-        return Rendered(MOVED, b"Contact: <" + contact + b">\r\n")
-    return PASS[trunk.pass_code]
+    if not trunk.next_hop:
+        return PASS[trunk.pass_code]
+    contact = redirected(message.request_uri, trunk.next_hop.encode("ascii"))
+    rows = b"Contact: <" + contact + b">\r\n"
+    if trunk.returns_identity or additions is not NOTHING_ADDED:
+        rows += _identity_rows(trunk, message, additions)
+    return Rendered(MOVED, rows)
+
+
+def _identity_rows(trunk: Trunk, message: Scan, additions: Additions) -> bytes:
+    """What the SBC takes over into the INVITE that it sends on: the rows that came, byte for byte, and ours."""
+    came = message.identity if trunk.returns_identity else ()
+    rows = [b"Identity: " + value + b"\r\n" for value in (*came, *additions.identity)]
+    rows += [b"P-Asserted-Identity: " + value + b"\r\n" for value in additions.asserted]
+    rows += [name.encode("ascii") + b": " + value + b"\r\n" for name, value in additions.responses]
+    return b"".join(rows)

@@ -18,6 +18,7 @@ from agent.ingress.redirect.udp import LOOK_SECONDS, bound_socket
 from agent.model import ConfigError
 from agent.service import Service
 from agent.sip.transactions import ServerTransactions
+from agent.tls import server_context
 
 # Connections that the kernel holds for us; it answers floods of half-made ones with SYN cookies by itself.
 BACKLOG: Final = 1024
@@ -64,6 +65,7 @@ class StreamEndpoint:
         self._connections: dict[Connection, None] = {}  # in the order they came
         self._half_open: dict[Connection, None] = {}
         self._by_source: dict[str, int] = {}
+        self._by_number: dict[int, Connection] = {}
         self._opening: set[asyncio.Task[None]] = set()
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._accept_timer: asyncio.TimerHandle | None = None
@@ -82,7 +84,13 @@ class StreamEndpoint:
         self._socket = sock
         self.address = Listen(*sock.getsockname()[:2])
         self.responder = Responder(
-            self._service, self.transactions, self.transport, self.address, lambda back, _port: back, self._on_failure
+            self._service,
+            self.transactions,
+            self.transport,
+            self.address,
+            lambda back, _port: back,
+            self._send,
+            self._on_failure,
         )
         self._resume_accepting()
         self._sweep()
@@ -98,11 +106,19 @@ class StreamEndpoint:
         self._socket.close()
         self._socket = None
         ends = self._clock() + grace
-        while self._clock() < ends and any(connection.unsent for connection in self._connections):
+        while self._clock() < ends and (
+            (self.responder is not None and self.responder.waiting)
+            or any(connection.unsent for connection in self._connections)
+        ):
             await asyncio.sleep(LOOK_SECONDS)
         for connection in list(self._connections):
             (connection.abort if connection.unsent else connection.close)()
         await asyncio.gather(*self._opening, return_exceptions=True)
+
+    def _send(self, payload: bytes, number: int) -> None:
+        """One answer that had to wait, if its connection is still there."""
+        if (connection := self._by_number.get(number)) is not None:
+            connection.write(payload)
 
     def _resume_accepting(self) -> None:
         self._accept_timer = None
@@ -145,9 +161,11 @@ class StreamEndpoint:
         return not full
 
     def _admit(self, sock: socket.socket, source: tuple[str, int], responder: Responder[int]) -> None:
-        connection = Connection(sock, source, responder, self._settings, self._clock, self._wall, self._ended)
         self.accepted += 1
+        number = self.accepted
+        connection = Connection(number, sock, source, responder, self._settings, self._clock, self._wall, self._ended)
         self._connections[connection] = self._half_open[connection] = None
+        self._by_number[number] = connection
         self._by_source[source[0]] = self._by_source.get(source[0], 0) + 1
         opening = asyncio.get_running_loop().create_task(self._open(connection, sock))
         self._opening.add(opening)
@@ -175,6 +193,7 @@ class StreamEndpoint:
         if why is not None:
             self.cut[why] += 1
         self._connections.pop(connection, None)
+        self._by_number.pop(connection.number, None)
         self._half_open.pop(connection, None)
         host = connection.source[0]
         left = self._by_source.get(host, 0) - 1
@@ -204,18 +223,6 @@ def tls_context(settings: RedirectSettings) -> ssl.SSLContext:
 
     Raises ConfigError that names the file that cannot be used.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
     if settings.certificate is None or settings.key is None:
         raise ConfigError("certificate", "TLS needs it")
-    try:
-        context.load_cert_chain(settings.certificate, settings.key)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError("certificate", f"{settings.certificate} with {settings.key}: {error}") from None
-    if settings.client_ca is not None:
-        try:
-            context.load_verify_locations(settings.client_ca)
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigError("client_ca", f"{settings.client_ca}: {error}") from None
-        context.verify_mode = ssl.CERT_REQUIRED
-    return context
+    return server_context(settings.certificate, settings.key, settings.client_ca)

@@ -8,13 +8,18 @@ import contextlib
 import socket
 import struct
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from agent.ingress.datagrams import MAX_BATCH, AddressTexts, Datagram, recv_batch, send_batch, with_port
+from agent.gate import GateKeeper
+from agent.ingress.datagrams import MAX_BATCH, AddressTexts, Datagram, read_address, recv_batch, send_batch, with_port
 from agent.ingress.redirect.responder import Responder
 from agent.ingress.redirect.settings import Listen, RedirectSettings
+from agent.policy.trunks import Trunk
 from agent.service import Service
-from agent.sip.transactions import T1, ServerTransactions
+from agent.sip.transactions import T1, datagram_transactions
+
+if TYPE_CHECKING:
+    from agent.native._gate import Gate
 
 # How often to look whether the last ACK has come when the server stops.
 LOOK_SECONDS: Final = 0.01
@@ -41,7 +46,7 @@ class UdpEndpoint:
         on_failure: Callable[[Exception], None],
     ) -> None:
         self.address = listen
-        self.transactions: ServerTransactions[bytes] = ServerTransactions(settings.transactions)
+        self.transactions = datagram_transactions(settings.transactions)
         self.responder: Responder[bytes] | None = None
         self.received = 0
         self.unsent = 0  # answers that the kernel would not take
@@ -53,6 +58,7 @@ class UdpEndpoint:
         self._wall = wall
         self._on_failure = on_failure
         self._texts = AddressTexts()
+        self._gates: GateKeeper | None = None
         self._socket: socket.socket | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._last_drops = 0
@@ -64,8 +70,9 @@ class UdpEndpoint:
         self._socket = sock
         self.address = Listen(*sock.getsockname()[:2])
         self.responder = Responder(
-            self._service, self.transactions, self.transport, self.address, with_port, self._on_failure
+            self._service, self.transactions, self.transport, self.address, with_port, self._send, self._on_failure
         )
+        self._gates = GateKeeper(self._service, self._sender, self.responder.passing, serves_sessions=False)
         asyncio.get_running_loop().add_reader(sock.fileno(), self._readable, sock.fileno(), self.responder)
 
     async def stop(self, grace: float) -> None:
@@ -74,7 +81,7 @@ class UdpEndpoint:
         if sock is None:
             return
         ends = self._clock() + grace
-        while self.transactions.waiting and self._clock() < ends:
+        while self._unfinished and self._clock() < ends:
             await asyncio.sleep(LOOK_SECONDS)
         asyncio.get_running_loop().remove_reader(sock.fileno())
         if self._timer is not None:
@@ -102,25 +109,68 @@ class UdpEndpoint:
         except (OSError, struct.error):
             return 0
 
+    @property
+    def _unfinished(self) -> bool:
+        return bool(self.transactions.waiting or (self.responder is not None and self.responder.waiting))
+
+    def _send(self, payload: bytes, address: bytes) -> None:
+        """One answer that had to wait."""
+        if self._socket is not None:
+            self.unsent += send_batch(self._socket.fileno(), [(payload, address)])
+            if self._timer is None:
+                self._arm(self._clock())
+
     def _readable(self, fd: int, responder: Responder[bytes]) -> None:
         """One batch; what is left is for the next turn of the loop, so that nobody else waits long."""
+        assert self._gates is not None
+        gate = self._gates.gate
+        now = self._clock()
         try:
-            received = recv_batch(fd, MAX_BATCH)
+            received = self._respond(fd, responder, now) if gate is None else self._serve(gate, fd, responder, now)
         except OSError:
             self.socket_errors += 1
             return
-        now, when = self._clock(), self._wall()
+        self.received += received
+        if self._timer is None:
+            self._arm(now)
+
+    def _respond(self, fd: int, responder: Responder[bytes], now: float) -> int:
+        """A batch without a gate; how many datagrams it had. Raises OSError."""
+        received = recv_batch(fd, MAX_BATCH)
+        when = self._wall()
         receive, texts = responder.receive, self._texts
         replies: list[Datagram] = []
         for raw, address in received:
             reply = receive(raw, texts(address), address, now, when)
             if reply is not None:
                 replies.append(reply)
-        self.received += len(received)
         if replies:
             self.unsent += send_batch(fd, replies)
-        if self._timer is None:
-            self._arm(now)
+        return len(received)
+
+    def _serve(self, gate: "Gate", fd: int, responder: Responder[bytes], now: float) -> int:
+        """A batch through the gate, which leaves to the responder what is not for it. Raises OSError."""
+        try:
+            received, unsent, *counts = gate.serve(
+                fd, MAX_BATCH, self.transactions, self._receive, responder.ask, self._wall()
+            )
+        finally:  # whatever happens: what was decided is counted and recorded
+            passed, trunks = gate.take()
+            if passed:
+                self._service.let_pass(passed, trunks, (self._clock() - now) / len(passed))
+        self.unsent += unsent
+        responder.add_counts(*counts)
+        return received
+
+    def _receive(self, raw: bytes, address: bytes) -> Datagram | None:
+        """One datagram that is not for the gate."""
+        assert self.responder is not None
+        return self.responder.receive(raw, self._texts(address), address, self._clock(), self._wall())
+
+    def _sender(self, address: bytes) -> tuple[str, Trunk | None]:
+        """Who sends from an address, whatever the port."""
+        host, _ = read_address(address)
+        return host, self._service.policy.addresses.sender(host)
 
     def _arm(self, now: float) -> None:
         """Have the timer run, if there is anything to wait for. Never longer than the first interval of Timer G:

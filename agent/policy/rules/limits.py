@@ -11,12 +11,15 @@ from agent.calls.sessions import SessionTable
 from agent.model import DROP, CallAttempt, Category, Refuse, Verdict
 from agent.policy.counters import BANK_MAX, RateBank, RateTablePy
 from agent.policy.policy import LimitSpec, Mode, Scope
+from agent.policy.trunks import Trunk
 
 Key = Callable[[CallAttempt], str]
 
 # What an attempt is counted by, in the order of the first keys that every attempt has.
 SCOPES: Final = (Scope.GLOBAL, Scope.TRUNK, Scope.CUSTOMER, Scope.CALLING, Scope.CALLED)
 EVERYTHING: Final = "*"
+CALLING_KEY: Final = 1  # in `LimitStage.keys_of`: the digits of the calling number, of the called number
+CALLED_KEY: Final = 2
 
 
 class LimitStage:
@@ -25,10 +28,11 @@ class LimitStage:
     def __init__(self, specs: Sequence[LimitSpec], tables: Mapping[str, RateTablePy], sessions: SessionTable) -> None:
         self._sessions = sessions
         self._extra_keys: list[Key] = []
+        self._extra_specs: list[LimitSpec] = []
         self._keys: tuple[str, ...] = ()
         slots = [self._slot(spec) for spec in specs]
         self._rated = [spec for spec in specs if spec.rate is not None]
-        self._bank = RateBank(
+        self.bank = RateBank(
             tuple(tables[spec.name] for spec in self._rated),
             tuple(slot for spec, slot in zip(specs, slots, strict=True) if spec.rate is not None),
             tuple(map(_warn_attempts, self._rated)),
@@ -47,23 +51,40 @@ class LimitStage:
         if self._extra_keys:
             keys += tuple([key(attempt) for key in self._extra_keys])
         self._keys = keys
-        signs = self._bank.hit(keys, now)
+        signs = self.bank.hit(keys, now)
         if not signs and not self._by_sessions:
             return ()
         return self.refusals(attempt, signs) + self._session_refusals(keys)
 
     def admit(self, now: float) -> tuple[tuple[str, str], ...]:
         """The attempt of the last `check` passes: consume of the rates. Returns the session keys to hold."""
-        self._bank.admit(now)
+        self.bank.admit(now)
         if not self._by_sessions:
             return ()
         return tuple((spec.name, self._keys[slot]) for spec, slot in self._by_sessions if self._keys[slot])
+
+    @property
+    def has_sessions(self) -> bool:
+        """Whether a limit counts calls in progress."""
+        return bool(self._by_sessions)
+
+    def keys_of(self, trunk: Trunk) -> tuple[str | int, ...] | None:
+        """What `check` counts all calls of a trunk by: constants, and CALLING_KEY and CALLED_KEY for what each call
+        brings. None where that depends on more than these numbers as they are."""
+        keys: list[str | int] = [EVERYTHING, trunk.id, trunk.customer, CALLING_KEY, CALLED_KEY]
+        for spec in self._extra_specs:
+            if spec.rule.allow or spec.scope not in SCOPES:
+                return None
+            chosen = not (spec.trunks or spec.customers) or trunk.id in spec.trunks or trunk.customer in spec.customers
+            keys.append(keys[SCOPES.index(spec.scope)] if chosen else "")
+        return tuple(keys)
 
     def _slot(self, spec: LimitSpec) -> int:
         """Where this limit's key stands among the keys of an attempt; a key of its own where it has conditions."""
         if spec.scope in SCOPES and not (spec.trunks or spec.customers or spec.rule.allow):
             return SCOPES.index(spec.scope)
         self._extra_keys.append(_own_key(spec))
+        self._extra_specs.append(spec)
         return len(SCOPES) + len(self._extra_keys) - 1
 
     def refusals(self, attempt: CallAttempt, signs: int) -> list[tuple[bool, Verdict]]:
@@ -71,9 +92,9 @@ class LimitStage:
         refusals = []
         for i, spec in enumerate(self._rated):
             if signs >> (BANK_MAX + i) & 1:
-                attempt.notes += (f"{spec.name}: {_count(spec, self._bank.attempts(i))}, near the limit",)
+                attempt.notes += (f"{spec.name}: {_count(spec, self.bank.attempts(i))}, near the limit",)
             if signs >> i & 1:
-                refusals.append((spec.rule.mode is Mode.ENFORCE, _over_rate(spec, self._bank.attempts(i))))
+                refusals.append((spec.rule.mode is Mode.ENFORCE, _over_rate(spec, self.bank.attempts(i))))
         return refusals
 
     def _session_refusals(self, keys: Sequence[str]) -> list[tuple[bool, Verdict]]:

@@ -60,6 +60,10 @@ CHANNEL_OPTIONS: Final = (
 )
 
 ASK: Final = "/sbcedge.screening.v1.ScreeningService/ScreenStream"
+# An agent that must fetch a certificate first answers without it by then, and not too late: an attacker whose server
+# is slow must not make the agent look away. The rest of the deadline is for the way there and back.
+PATIENCE_KEY: Final = "sbc-edge-patience-ms"
+PATIENCE_SHARE: Final = 0.6
 REPORT: Final = "/sbcedge.screening.v1.ScreeningService/ReportEvents"
 RESPONSES: Final[dict[str, Any]] = {ASK: pb.ScreenStreamResponse, REPORT: pb.ReportEventsResponse}
 
@@ -133,11 +137,11 @@ class Broken(Exception):  # noqa: N818  a state of the stream, not a mistake
 class Stream:
     """One stream to the agent. `call` is a stream-to-stream method of a channel; it starts at once, in threads."""
 
-    def __init__(self, call: Callable[[Iterator[Any]], Any]) -> None:
+    def __init__(self, call: Callable[..., Any], metadata: tuple[tuple[str, str], ...] = ()) -> None:
         self._out: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._in: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._moved = threading.Event()
-        self._call = call(self._requests())
+        self._call = call(self._requests(), metadata=metadata)
         threading.Thread(target=self._read, daemon=True).start()
 
     def _requests(self) -> Iterator[Any]:
@@ -286,7 +290,8 @@ class Link:
                     method,
                     request_serializer=lambda message: message.SerializeToString(),
                     response_deserializer=RESPONSES[method].FromString,
-                )
+                ),
+                ((PATIENCE_KEY, f"{self._deadline * 1000 * PATIENCE_SHARE:.0f}"),),
             )
         return self._streams[method]
 
@@ -398,15 +403,22 @@ def _apply(response: Any, message: bytes) -> int:
         return ANSWERED
     for name in dict.fromkeys(header.name for header in response.egress_headers):
         _replace(name, [header for header in response.egress_headers if header.name == name], message)
+    if response.verstat:
+        KSR.pv.sets("$avp(sbc_edge_verstat)", response.verstat)
+    if response.response_headers:
+        KSR.pv.sets("$avp(sbc_edge_reply)", "".join(_row(header) for header in response.response_headers))
     return PASS
 
 
 def _replace(name: str, headers: list[Any], message: bytes) -> None:
-    """Have the outgoing message carry these rows under this name; if it does already, nothing is touched."""
-    if [header.value for header in headers] == _values(message, name):
-        return
-    rows = [_row(header) for header in headers]
-    KSR.hdr.remove(name)
+    """Have the outgoing message carry these rows under this name. What it carries already is not touched."""
+    carried = _values(message, name)
+    added = headers[len(carried) :]
+    if [header.value for header in headers[: len(carried)]] != carried:
+        added = headers
+    rows = [_row(header) for header in added]
+    if added is headers and carried:
+        KSR.hdr.remove(name)
     for row in rows:
         KSR.hdr.append(row)
 

@@ -10,7 +10,7 @@ from grpc import StatusCode, aio
 from agent.ingress.hook.server import HookServer
 from agent.ingress.hook.settings import HookSettings
 from agent.screening import Decision, Screening
-from agent.service import Service
+from agent.service import RecordSink, Service
 from sbcedge.policy.v1 import policy_pb2 as policy_pb
 from sbcedge.screening.v1 import screening_pb2 as pb
 from sbcedge.screening.v1 import screening_pb2_grpc as pb_grpc
@@ -21,7 +21,7 @@ PATIENCE = 20.0  # of a client in a test, seconds; never waited for where all is
 REFUSED_CALLED = "sip:+13035550111@sbc.example.net;user=phone"
 
 
-class Records:
+class Records(RecordSink):
     """Keeps what it is given."""
 
     def __init__(self) -> None:

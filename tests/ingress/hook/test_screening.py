@@ -13,6 +13,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from agent.model import Reply
 from agent.screening import Decision, Observation
+from agent.service import Finding
 from sbcedge.screening.v1 import screening_pb2 as pb
 from tests.fakes.calls import PEER, SBC, invite, response
 from tests.fakes.waiting import until
@@ -254,13 +255,13 @@ def test_a_request_whose_deadline_went_by_is_not_decided_any_more(tmp_path: Path
             handle = hook.service.handle
             deadline = 0.2
 
-            def slow(observation: Observation) -> Decision | None:
+            def slow(observation: Observation, finding: Finding = None) -> Decision | None:
                 hook.service.handle = handle  # type: ignore[method-assign]
                 loop = asyncio.get_running_loop()
                 until_then = loop.time() + 2 * deadline
                 while loop.time() < until_then:  # the event loop stands still, as it would under overload
                     pass
-                return handle(observation)
+                return handle(observation, finding)
 
             for connected in (client, late):
                 await connected.Screen(request(invite()), timeout=PATIENCE)

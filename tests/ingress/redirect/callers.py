@@ -9,7 +9,7 @@ from typing import Any, Self
 from agent.ingress.redirect.server import RedirectServer
 from agent.ingress.redirect.settings import Listen, RedirectSettings
 from agent.screening import Decision, Screening
-from agent.service import Service
+from agent.service import RecordSink, Service
 from agent.sip.scan import scan
 from sbcedge.policy.v1 import policy_pb2 as pb
 from tests.fakes.calls import policy
@@ -18,7 +18,7 @@ LOOPBACK = Listen("127.0.0.1", 0)
 LOOPBACK_6 = Listen("::1", 0)
 
 
-class Records:
+class Records(RecordSink):
     """Keeps what was decided."""
 
     def __init__(self) -> None:

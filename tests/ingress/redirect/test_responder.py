@@ -26,7 +26,13 @@ def responder(screened: Service, transport: str = "udp", capacity: int = 100) ->
         raise AssertionError from error
 
     return Responder(
-        screened, ServerTransactions(capacity), transport, ("127.0.0.1", 5060), lambda back, port: (back[0], port), fail
+        screened,
+        ServerTransactions(capacity),
+        transport,
+        ("127.0.0.1", 5060),
+        lambda back, port: (back[0], port),
+        lambda _payload, _back: None,
+        fail,
     )
 
 

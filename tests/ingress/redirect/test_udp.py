@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from agent.gate import GateKeeper
 from agent.ingress.redirect import responder, udp
 from agent.ingress.redirect.settings import RedirectSettings
 from agent.sip.answers import build_reply
@@ -298,6 +299,7 @@ def test_fault_of_ours_passes_the_call_and_is_reported(monkeypatch: pytest.Monke
         return build(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(responder, "build_reply", faulty)
+    monkeypatch.setattr(GateKeeper, "gate", None)
     reported: list[Exception] = []
 
     async def run() -> None:
@@ -313,9 +315,12 @@ def test_fault_of_ours_passes_the_call_and_is_reported(monkeypatch: pytest.Monke
     assert [str(error) for error in reported] == ["a fault"]
 
 
-def test_screening_that_fails_passes_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("fault", ["_handle", "decide"])
+def test_screening_that_fails_passes_the_call(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     screened = declining()
-    monkeypatch.setattr(screened.screening, "_handle", lambda *_: 1 / 0)
+    if fault == "_handle":  # which the compiled hot path does without
+        monkeypatch.setattr(GateKeeper, "gate", None)
+    monkeypatch.setattr(screened.screening, fault, lambda *_: 1 / 0)
 
     async def run() -> None:
         async with serving(screened) as server:
