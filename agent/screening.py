@@ -269,6 +269,8 @@ class Screening:
 
 def _settled(refusals: list[tuple[bool, Verdict]]) -> tuple[Verdict, tuple[Verdict, ...]]:
     """The first refusal by an enforcing rule, PASSED if there is none; and what the shadow rules refused."""
+    if len(refusals) == 1 and refusals[0][0]:  # nearly every refused call
+        return refusals[0][1], ()
     deciding = next((verdict for enforcing, verdict in refusals if enforcing), PASSED)
     return deciding, tuple([verdict for enforcing, verdict in refusals if not enforcing])
 

@@ -477,7 +477,8 @@ static PyObject *gate_take(Gate *gate, PyObject *Py_UNUSED(ignored))
 
 static PyMethodDef gate_methods[] = {
     {"serve", (PyCFunction)gate_serve, METH_VARARGS,
-     "serve(fd, most, transactions, receive, ask, when) -> counts\n\nOne batch of datagrams; see agent/gate.py."},
+     "serve(fd, most, transactions, receive, ask, when) -> counts\n\nDatagrams in batches, until none has come or `most` "
+     "is reached: received, unsent, requests, answers, acks, dropped, undecided, faults."},
     {"take", (PyCFunction)gate_take, METH_NOARGS,
      "take() -> (passed, counts)\n\nThe calls that were let pass since the last time: [(raw, sender, when)], and how many "
      "of each trunk: [(trunk, calls)]."},

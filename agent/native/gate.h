@@ -142,7 +142,7 @@ typedef struct {
     long long passed; /* calls that were let pass and are not yet taken */
 } Sender;
 
-#define SENDERS_MAX 64 /* of one batch: as many as it has messages */
+#define SENDERS_MAX 256 /* between two times that passed calls are taken: more than there are messages */
 
 typedef struct {
     PyObject_HEAD

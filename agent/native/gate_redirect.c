@@ -35,7 +35,7 @@ typedef struct {
     size_t used; /* of gate->out */
     int sending_count;
     Sending sending[MAX_BATCH];
-    long requests, answers, acks, dropped, undecided;
+    long unsent, requests, answers, acks, dropped, undecided, faults;
 } Batch;
 
 static Text text_of(PyObject *bytes)
@@ -357,34 +357,45 @@ static int send_all(int fd, Batch *batch)
     return count - sent;
 }
 
-PyObject *gate_serve(Gate *gate, PyObject *args)
+/* One batch: how many datagrams it had, -1 with OSError. */
+static int serve_batch(Batch *it, int fd)
 {
-    int fd, most;
-    Batch batch = {.gate = gate}, *it = &batch;
-    if (!PyArg_ParseTuple(args, "iiO!OOO!:serve", &fd, &most, &TransactionsType, &it->transactions, &it->receive, &it->ask,
-                          &PyFloat_Type, &it->when))
-        return NULL;
-    if (most < 1 || most > MAX_BATCH)
-        return PyErr_Format(PyExc_ValueError, "a batch has 1 to %d datagrams, not %d", MAX_BATCH, most);
     struct mmsghdr heads[MAX_BATCH];
     struct iovec parts[MAX_BATCH];
     struct sockaddr_in6 addresses[MAX_BATCH]; /* holds a sockaddr_in too */
-    int count = receive_some(fd, most, heads, parts, addresses);
-    unsigned faults = 0;
-    if (count < 0)
-        return PyErr_SetFromErrno(PyExc_OSError);
-    if (!gate_now(gate, &it->now))
-        return NULL;
+    int count = receive_some(fd, MAX_BATCH, heads, parts, addresses);
+    it->used = 0;
+    it->sending_count = 0;
     for (int i = 0; i < count; i++) {
         Text message = {parts[i].iov_base, (const byte *)parts[i].iov_base + heads[i].msg_len};
         if (!take(it, message, &addresses[i], heads[i].msg_hdr.msg_namelen)) {
-            faults++; /* of ours; the peer sends the message again, and the others must not suffer for it */
-            PyErr_WriteUnraisable((PyObject *)gate);
+            it->faults++; /* of ours; the peer sends the message again, and the others must not suffer for it */
+            PyErr_WriteUnraisable((PyObject *)it->gate);
         }
     }
-    int unsent = send_all(fd, it);
-    return Py_BuildValue("(iilllllI)", count, unsent, it->requests, it->answers, it->acks, it->dropped, it->undecided,
-                         faults);
+    if (count > 0)
+        it->unsent += send_all(fd, it);
+    return count;
+}
+
+PyObject *gate_serve(Gate *gate, PyObject *args)
+{
+    int fd, most, received = 0, count;
+    Batch batch = {.gate = gate}, *it = &batch;
+    if (!PyArg_ParseTuple(args, "iiO!OOO!:serve", &fd, &most, &TransactionsType, &it->transactions, &it->receive, &it->ask,
+                          &PyFloat_Type, &it->when) ||
+        !gate_now(gate, &it->now))
+        return NULL;
+    do { /* what came meanwhile is served at once: going back to the event loop costs more than ten calls do */
+        count = serve_batch(it, fd);
+        received += count > 0 ? count : 0;
+    } while (count > 0 && received < most && gate_now(gate, &it->now));
+    if (PyErr_Occurred())
+        return NULL;
+    if (count < 0 && received == 0)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    return Py_BuildValue("(illlllll)", received, it->unsent, it->requests, it->answers, it->acks, it->dropped,
+                         it->undecided, it->faults);
 }
 
 bool redirect_prepare(void)

@@ -1,8 +1,10 @@
 """Redirect calls per second and core: our server beside the Kamailio of the distribution, doing the same checks.
 
-Both get the same calls from the same generator over loopback: a signed INVITE of 1.6 kB, its answer, the ACK. One call
-in ten is from a listed number and refused with 603, the others get 302 with the next hop as Contact. Each server has
-one core to itself and the generator the other one. What counts is CPU time of the server process per call, from
+Both get the same calls from the same generator over loopback: a signed INVITE of 1.6 kB and its answer, and in a second
+figure the ACK too. One call in ten is from a listed number and refused with 603, the others get 302 with the next hop
+as Contact. Kamailio answers without a transaction; ours keeps one for each call in both figures, and where ACKs are
+not measured it gets them after the measurement, before the first Timer G. Each server has one core to itself and the
+generator the other one. What counts is CPU time of the server process per call, from
 its schedstat: so neither the generator's speed nor other users of the machine decide.
 """
 
@@ -13,7 +15,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +27,12 @@ from tests.benchmarks.messages import invite
 
 ROOT = Path(__file__).resolve().parents[2]
 LISTED_FROM, LISTED = 2_015_500_000, 100_000
-CALLS = 20_000
+CALLS = 20_000  # of a round with ACKs
+UNACKNOWLEDGED = 6_000  # of one without: all answered before Timer G sends the first answer again, half a second later
 ROUNDS = 5
 WINDOW = 64  # calls without answer at any time: full batches, and no more than a small receive buffer holds
 SILENCE_SECONDS = 2.0
+SETTLE_SECONDS = 0.05  # after a round: the last ACKs are no part of the next one
 
 KAMAILIO = """\
 #!KAMAILIO
@@ -86,10 +90,10 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def calls(number: int, port: int) -> tuple[list[bytes], list[bytes]]:
+def calls(number: int, port: int, count: int) -> tuple[list[bytes], list[bytes]]:
     """INVITEs from this port, one in ten of a listed number, and their ACKs up to the tag."""
     invites, acks = [], []
-    for i in range(CALLS):
+    for i in range(count):
         calling = f"1{LISTED_FROM + i % LISTED}" if i % 10 == 0 else f"12025{i % 600_000:06d}"
         raw = invite(
             calling,
@@ -105,17 +109,24 @@ def calls(number: int, port: int) -> tuple[list[bytes], list[bytes]]:
     return invites, acks
 
 
-def drive(port: int, number: int) -> tuple[float, dict[bytes, int]]:
-    """Make all calls; seconds, and how many answers there were of each status. Raises if one is missing."""
+def drive(
+    port: int, number: int, *, acknowledge: bool, measured: Callable[[], object] = lambda: None
+) -> tuple[float, dict[bytes, int]]:
+    """Make all calls; seconds, and how many answers there were of each status. Raises if one is missing.
+
+    `measured` is called when the last answer is here. Without `acknowledge` the ACKs come after that.
+    """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
-        invites, acks = calls(number, sock.getsockname()[1])
+        total = CALLS if acknowledge else UNACKNOWLEDGED
+        invites, acks = calls(number, sock.getsockname()[1], total)
         server, fd = pack_address("127.0.0.1", port), sock.fileno()
         sent = answered = 0
         statuses: dict[bytes, int] = {}
+        late: list[tuple[bytes, bytes]] = []
         started = heard = perf_counter()
-        while answered < CALLS:
+        while answered < total:
             out = []
             answers = recv_batch(fd, MAX_BATCH)
             for payload, _ in answers:
@@ -124,10 +135,10 @@ def drive(port: int, number: int) -> tuple[float, dict[bytes, int]]:
                 tag = payload.index(b"tag=", payload.index(b"\r\nTo: "))
                 call = int(payload[at : at + 8])
                 ack = acks[call] + b";" + payload[tag : payload.index(b"\r\n", tag)] + b"\r\nContent-Length: 0\r\n\r\n"
-                out.append((ack, server))
+                (out if acknowledge else late).append((ack, server))
                 statuses[status] = statuses.get(status, 0) + 1
             answered += len(answers)
-            more = min(WINDOW - (sent - answered), CALLS - sent, MAX_BATCH)
+            more = min(WINDOW - (sent - answered), total - sent, MAX_BATCH)
             out += [(raw, server) for raw in invites[sent : sent + more]]
             sent += more
             if out and send_batch(fd, out):
@@ -136,7 +147,12 @@ def drive(port: int, number: int) -> tuple[float, dict[bytes, int]]:
                 heard = perf_counter()
             elif perf_counter() - heard > SILENCE_SECONDS:
                 raise RuntimeError(f"{sent - answered} calls of {sent} were not answered")
-        return perf_counter() - started, statuses
+        seconds = perf_counter() - started
+        measured()
+        for at in range(0, len(late), MAX_BATCH):
+            send_batch(fd, late[at : at + MAX_BATCH])
+            sleep(0.0005)  # no more at once than a small receive buffer holds
+        return seconds, statuses
 
 
 def cpu_seconds(pids: list[int]) -> float:
@@ -145,11 +161,13 @@ def cpu_seconds(pids: list[int]) -> float:
     return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
 
 
-def measure(port: int, pids: list[int], number: int) -> Measured:
+def measure(port: int, pids: list[int], number: int, *, acknowledge: bool) -> Measured:
     """One round of calls."""
-    before = cpu_seconds(pids)
-    seconds, statuses = drive(port, number)
-    return Measured((cpu_seconds(pids) - before) / CALLS * 1e6, CALLS / seconds, statuses)
+    cpu = [cpu_seconds(pids)]
+    seconds, statuses = drive(port, number, acknowledge=acknowledge, measured=lambda: cpu.append(cpu_seconds(pids)))
+    sleep(SETTLE_SECONDS)
+    total = sum(statuses.values())
+    return Measured((cpu[1] - cpu[0]) / total * 1e6, total / seconds, statuses)
 
 
 @contextmanager
@@ -221,8 +239,11 @@ def _workers(process: "subprocess.Popen[bytes]", port: int, folder: Path) -> lis
     return [process.pid, *map(int, children)]
 
 
-def compare(rounds: int = ROUNDS) -> tuple[Measured, Measured | None]:
-    """Our server, and Kamailio where it is installed: the median round of each, measured in turn."""
+def compare(rounds: int = ROUNDS) -> dict[bool, tuple[Measured, Measured | None]]:
+    """Our server, and Kamailio where it is installed: the median round of each, measured in turn.
+
+    By whether the calls were acknowledged.
+    """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         servers = [stack.enter_context(ours(folder))]
@@ -230,15 +251,20 @@ def compare(rounds: int = ROUNDS) -> tuple[Measured, Measured | None]:
             servers.append(stack.enter_context(kamailio(folder)))
         stack.enter_context(one_core(1))
         for port, _ in servers:
-            drive(port, 0)
-        found = [[measure(port, pids, number) for port, pids in servers] for number in range(1, rounds + 1)]
-    for row in found:
-        if any(one.statuses != row[0].statuses for one in row):
-            raise RuntimeError(f"the servers decide differently: {row}")
-    mine, *theirs = (sorted(column, key=lambda one: one.cpu_us)[rounds // 2] for column in zip(*found, strict=True))
-    return mine, theirs[0] if theirs else None
+            drive(port, 0, acknowledge=True)
+        found: dict[bool, list[list[Measured]]] = {False: [], True: []}
+        for number in range(1, 2 * rounds + 1):
+            acknowledge = number % 2 == 0
+            found[acknowledge].append([measure(*server, number, acknowledge=acknowledge) for server in servers])
+    result = {}
+    for acknowledge, rows in found.items():
+        if any(one.statuses != row[0].statuses for row in rows for one in row):
+            raise RuntimeError(f"the servers decide differently: {rows}")
+        mine, *theirs = (sorted(column, key=lambda one: one.cpu_us)[rounds // 2] for column in zip(*rows, strict=True))
+        result[acknowledge] = mine, theirs[0] if theirs else None
+    return result
 
 
 if __name__ == "__main__":
-    for one in compare():
-        print(one)
+    for kind, pair in compare().items():
+        print("with ACK" if kind else "INVITE and answer", *pair, sep="\n  ")

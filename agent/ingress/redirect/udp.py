@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 # How often to look whether the last ACK has come when the server stops.
 LOOK_SECONDS: Final = 0.01
 
+# Datagrams served in one turn of the event loop through the gate, to the next full batch: some half millisecond.
+AT_ONCE: Final = 2 * MAX_BATCH
+
 # asm-generic/socket.h; linux/sock_diag.h: SO_MEMINFO gives nine counts, the last of them the datagrams that found no
 # room.
 SO_MEMINFO: Final = 55
@@ -121,7 +124,7 @@ class UdpEndpoint:
                 self._arm(self._clock())
 
     def _readable(self, fd: int, responder: Responder[bytes]) -> None:
-        """One batch; what is left is for the next turn of the loop, so that nobody else waits long."""
+        """A batch or two; what is left is for the next turn of the loop, so that nobody else waits long."""
         assert self._gates is not None
         gate = self._gates.gate
         now = self._clock()
@@ -152,7 +155,7 @@ class UdpEndpoint:
         """A batch through the gate, which leaves to the responder what is not for it. Raises OSError."""
         try:
             received, unsent, *counts = gate.serve(
-                fd, MAX_BATCH, self.transactions, self._receive, responder.ask, self._wall()
+                fd, AT_ONCE, self.transactions, self._receive, responder.ask, self._wall()
             )
         finally:  # whatever happens: what was decided is counted and recorded
             passed, trunks = gate.take()

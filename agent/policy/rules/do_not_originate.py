@@ -19,7 +19,7 @@ INVALID: Final = NumberKind.NANP_INVALID
 class DoNotOriginateRule:
     """Looks up the calling number on every list, in the order of the policy."""
 
-    __slots__ = ("_allow", "_lookups", "_refuse", "_refuse_invalid", "enforcing")
+    __slots__ = ("_allow", "_allows", "_lookups", "_refuse", "_refuse_invalid", "_words", "enforcing")
 
     name = NAME
 
@@ -27,6 +27,8 @@ class DoNotOriginateRule:
         self.enforcing = spec.rule.mode is Mode.ENFORCE
         self._refuse = Refuse(spec.rule.answer)
         self._allow = spec.rule.allow
+        self._allows = bool(spec.rule.allow)
+        self._words: dict[tuple[str, DnoHit], str] = {}  # as many as the lists have assertions
         self._lookups = tuple((name, dno_list.lookup) for name, dno_list in spec.lists)
         self._refuse_invalid = spec.refuse_invalid
 
@@ -38,7 +40,7 @@ class DoNotOriginateRule:
         if attempt.other_calling is not NO_NUMBER and (sign := self._find(attempt.other_calling, attempt.when)):
             attempt.notes += (f"the calling number that is not shown: {sign}",)
         why = self._find(attempt.calling, attempt.when)
-        if not why or self._allow.covers(attempt):
+        if not why or (self._allows and self._allow.covers(attempt)):
             return None
         return Verdict(self._refuse, NAME, Category.DO_NOT_ORIGINATE, why)
 
@@ -46,12 +48,15 @@ class DoNotOriginateRule:
         for name, lookup in self._lookups:
             hit = lookup(number, when)
             if hit is not None:
-                return _why(number, name, hit)
+                words = self._words.get((name, hit))
+                if words is None:
+                    words = self._words[name, hit] = _words(name, hit)
+                return number.digits + words
         if number.kind is INVALID and self._refuse_invalid:
             return f"{number.digits} is not a valid NANP number: {judge(number.national).reason}"
         return ""
 
 
-def _why(number: Number, list_name: str, hit: DnoHit) -> str:
+def _words(list_name: str, hit: DnoHit) -> str:
     verified = "" if hit.verified_at is None else f", verified {datetime.fromtimestamp(hit.verified_at, UTC):%Y-%m-%d}"
-    return f"{number.digits} is on {list_name}: {hit.category.label}, asserted by {hit.asserted_by}{verified}"
+    return f" is on {list_name}: {hit.category.label}, asserted by {hit.asserted_by}{verified}"
