@@ -342,6 +342,8 @@ static Entry *again(AttemptTable *table, Entry *first, const Identity *identity)
     return (Entry *)Py_NewRef((PyObject *)entry);
 }
 
+void attempts_expect(const AttemptTable *table, uint64_t key) { map_expect(&table->entries, key); }
+
 bool attempts_known(AttemptTable *table, uint64_t key, double now)
 {
     take_time(table, now);

@@ -152,19 +152,17 @@ Sender *gate_sender(Gate *gate, const void *key, size_t length)
 
 /* ---- deciding ---------------------------------------------------------------------------------------------------- */
 
-bool gate_knows(Gate *gate, const Sender *sender, const Call *call, double now, Identity *identity)
+static uint64_t hash_of(Text text) { return hash_text(text.at, (size_t)(text.end - text.at)); }
+
+Identity gate_identity(const Sender *sender, const Call *call)
 {
-    uint64_t key = hash_join(sender->trunk_hash, hash_text(call->call_id.at, (size_t)(call->call_id.end - call->call_id.at)));
-    key = hash_join(key, hash_text(call->from_tag.at, (size_t)(call->from_tag.end - call->from_tag.at)));
+    uint64_t attempt = hash_join(sender->trunk_hash, hash_of(call->call_id));
+    attempt = hash_join(attempt, hash_of(call->from_tag));
     if (call->from_tag.at == call->from_tag.end)
-        key = hash_join(key, hash_text(call->from_uri.at, (size_t)(call->from_uri.end - call->from_uri.at)));
-    identity->attempt = key;
-    identity->cseq = call->cseq;
-    key = hash_join(hash_text(call->branch.at, (size_t)(call->branch.end - call->branch.at)),
-                    hash_text(call->sent_by.at, (size_t)(call->sent_by.end - call->sent_by.at)));
-    key = hash_join(key, call->cseq);
-    identity->transaction = hash_join(key, hash_text(call->uri.at, (size_t)(call->uri.end - call->uri.at)));
-    return attempts_known(gate->attempts, identity->attempt, now);
+        attempt = hash_join(attempt, hash_of(call->from_uri));
+    uint64_t transaction = hash_join(hash_of(call->branch), hash_of(call->sent_by));
+    transaction = hash_join(hash_join(transaction, call->cseq), hash_of(call->uri));
+    return (Identity){attempt, transaction, call->cseq};
 }
 
 /* Whether a list may say something about this number; only Python knows what. */

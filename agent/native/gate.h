@@ -49,6 +49,8 @@ typedef struct {
 bool map_begin(Map *map);
 void map_end(Map *map);
 void *map_find(const Map *map, uint64_t key);
+/* Have the memory that a later look-up of this key reads first on its way here: large tables are never in a cache. */
+static inline void map_expect(const Map *map, uint64_t key) { __builtin_prefetch(&map->slots[key & map->mask], 1); }
 /* False, and nothing changed, if there is no memory. The key must not be there. */
 bool map_add(Map *map, uint64_t key, void *item);
 void map_remove(Map *map, uint64_t key);
@@ -81,6 +83,7 @@ typedef struct {
     unsigned long long cseq;
 } Identity;
 
+void attempts_expect(const AttemptTable *table, uint64_t key);
 /* Whether an INVITE with this key would be looked at as one of a known attempt. Changes nothing but the time. */
 bool attempts_known(AttemptTable *table, uint64_t key, double now);
 /* A new reference, NULL with MemoryError. */
@@ -100,6 +103,9 @@ static inline uint64_t fingerprint_of(const void *calling, size_t calling_length
 typedef struct Transactions Transactions;
 extern PyTypeObject TransactionsType;
 
+void transactions_expect(const Transactions *table, uint64_t key);
+/* What the slot of the key says is expected next; to be called some time after it was expected itself. */
+void transactions_expect_more(const Transactions *table, uint64_t key);
 /* Remember the answer that is sent now; false without memory. */
 bool transactions_answer(Transactions *table, uint64_t key, const void *payload, size_t length, const void *address,
                          size_t address_length, double now);
@@ -174,8 +180,8 @@ enum outcome { FAILED = -1, PASSES, ASKS };
 
 /* Borrowed; NULL for one whose messages are for Python, or with an exception. */
 Sender *gate_sender(Gate *gate, const void *key, size_t length);
-/* Whether this INVITE is one of a call attempt that is known; else *identity is filled. */
-bool gate_knows(Gate *gate, const Sender *sender, const Call *call, double now, Identity *identity);
+/* What identifies this INVITE among all of the sender's trunk. */
+Identity gate_identity(const Sender *sender, const Call *call);
 /* Take a new attempt into account. ASKS: Python is to decide; *signs are of the limits. *entry is a new reference. */
 enum outcome gate_decide(Gate *gate, const Sender *sender, const Call *call, const Identity *identity, double now,
                          Entry **entry, uint64_t *signs);

@@ -25,6 +25,21 @@ typedef struct {
     unsigned char address[ADDRESS_MAX];
 } Sending;
 
+/* A datagram, and what was found out about it before anything was counted. */
+typedef struct {
+    enum { FOR_PYTHON, INVITE, ACK } kind;
+    Text message;
+    struct sockaddr_in6 address; /* holds a sockaddr_in too */
+    socklen_t address_length;
+    Sender *sender; /* owned */
+    Identity identity;
+    uint64_t key; /* of the transaction */
+    byte tag[TAG_DIGITS];
+    Call call;
+} Datagram;
+
+static Datagram *datagrams; /* MAX_BATCH of them; a batch is over before the next one begins */
+
 typedef struct {
     Gate *gate;
     Transactions *transactions;
@@ -154,8 +169,7 @@ static enum word ask(Batch *batch, const Sender *sender, const Call *call, Entry
 
 /* Count a call that can be answered, and answer it; false with an exception. `wanted` is the answer that passes, which
  * stands at the end of gate->out already, with `length` bytes and for `port`. */
-static bool decide(Batch *batch, Sender *sender, const Call *call, const Identity *identity, Wanted *wanted,
-                   Py_ssize_t length, unsigned port, struct sockaddr_in6 *address, socklen_t address_length, uint64_t key)
+static bool decide(Batch *batch, Datagram *it, Wanted *wanted, Py_ssize_t length, unsigned port)
 {
     Gate *gate = batch->gate;
     Entry *entry = NULL;
@@ -163,21 +177,21 @@ static bool decide(Batch *batch, Sender *sender, const Call *call, const Identit
     PyObject *rendered = NULL;
     enum word word = ERROR;
     batch->requests++;
-    switch (gate_decide(gate, sender, call, identity, batch->now, &entry, &signs)) {
+    switch (gate_decide(gate, it->sender, &it->call, &it->identity, batch->now, &entry, &signs)) {
     case FAILED:
         break;
     case PASSES:
-        word = gate_passed(gate, sender, call->message, batch->when) ? PASS : ERROR;
+        word = gate_passed(gate, it->sender, it->message, batch->when) ? PASS : ERROR;
         break;
     case ASKS:
-        word = ask(batch, sender, call, entry, signs, &rendered);
+        word = ask(batch, it->sender, &it->call, entry, signs, &rendered);
         break;
     }
     Py_XDECREF((PyObject *)entry);
     if (word == REFUSE) {
         wanted->status_line = text_of(PyTuple_GET_ITEM(rendered, 0));
         wanted->rows = text_of(PyTuple_GET_ITEM(rendered, 1));
-        length = write_reply(batch, call, wanted, &port);
+        length = write_reply(batch, &it->call, wanted, &port);
         Py_DECREF(rendered);
         if (length <= 0)
             return false;
@@ -186,46 +200,34 @@ static bool decide(Batch *batch, Sender *sender, const Call *call, const Identit
         batch->dropped++;
     if (word == ERROR || word == SILENCE)
         return word != ERROR;
-    address->sin6_port = htons((uint16_t)port);
-    if (sender->known && !transactions_answer(batch->transactions, key, gate->out + batch->used, (size_t)length, address,
-                                              address_length, batch->now)) {
+    struct sockaddr_in6 address = it->address;
+    address.sin6_port = htons((uint16_t)port); /* which stands at the same place in sockaddr_in */
+    if (it->sender->known && !transactions_answer(batch->transactions, it->key, gate->out + batch->used, (size_t)length,
+                                                  &address, it->address_length, batch->now)) {
         PyErr_NoMemory();
         return false;
     }
     batch->answers++;
-    send_later(batch, (size_t)length, address, address_length);
+    send_later(batch, (size_t)length, &address, it->address_length);
     return true;
 }
 
-/* An INVITE. 1: done, 0: not a new call attempt in the plain form, for Python; -1: an exception. */
-static int take_invite(Batch *batch, Text message, const struct sockaddr_in6 *from, socklen_t from_length)
+/* An INVITE that was read. 1: done, 0: not a new call attempt in the plain form, for Python; -1: an exception. */
+static int take_invite(Batch *batch, Datagram *it)
 {
-    Gate *gate = batch->gate;
-    struct sockaddr_in6 address = *from;
-    address.sin6_port = 0; /* which stands at the same place in sockaddr_in */
-    Sender *sender = gate_sender(gate, &address, from_length);
-    if (sender == NULL)
-        return PyErr_Occurred() ? -1 : 0;
-    Call call;
-    Identity identity;
-    if (!read_call(message, sender->country, sender->trusted, &call) ||
-        gate_knows(gate, sender, &call, batch->now, &identity))
+    if (attempts_known(batch->gate->attempts, it->identity.attempt, batch->now))
         return 0;
-    byte contact[CONTACT_MAX], tag[TAG_DIGITS];
-    uint64_t key = gate_tag(gate, &call, tag);
-    const byte *host = PyUnicode_1BYTE_DATA(sender->source);
-    Wanted wanted = {text_of(sender->status_line), {NULL, NULL}, {tag, tag + TAG_DIGITS},
-                     {host, host + PyUnicode_GET_LENGTH(sender->source)}, ntohs(from->sin6_port)};
+    byte contact[CONTACT_MAX];
+    const byte *host = PyUnicode_1BYTE_DATA(it->sender->source);
+    Wanted wanted = {text_of(it->sender->status_line), {NULL, NULL}, {it->tag, it->tag + TAG_DIGITS},
+                     {host, host + PyUnicode_GET_LENGTH(it->sender->source)}, ntohs(it->address.sin6_port)};
     unsigned port;
-    if (wanted.port == 0 || !passing_rows(sender, call.uri, contact, &wanted.rows))
+    if (wanted.port == 0 || !passing_rows(it->sender, it->call.uri, contact, &wanted.rows))
         return 0;
-    Py_ssize_t length = write_reply(batch, &call, &wanted, &port);
+    Py_ssize_t length = write_reply(batch, &it->call, &wanted, &port);
     if (length <= 0)
         return (int)length;
-    Py_INCREF(sender); /* asking Python may let go of every sender that is remembered */
-    bool good = decide(batch, sender, &call, &identity, &wanted, length, port, &address, from_length, key);
-    Py_DECREF(sender);
-    return good ? 1 : -1;
+    return decide(batch, it, &wanted, length, port) ? 1 : -1;
 }
 
 /* The number of a To tag that we gave; false for any other. */
@@ -242,8 +244,8 @@ static bool read_tag(Text tag, uint64_t *key)
     return true;
 }
 
-/* Whether this was an ACK of a transaction that is known. Anything else is for Python. */
-static bool take_ack(Batch *batch, Text message)
+/* The transaction that an ACK names; false for an ACK that is for Python. */
+static bool read_ack(Text message, uint64_t *key)
 {
     const byte *feed = find(message.at, message.end, '\n'), *at = feed + 1;
     if (feed == NULL || feed[-1] != '\r')
@@ -257,12 +259,8 @@ static bool take_ack(Batch *batch, Text message)
             return false;
     }
     Text uri, parameters;
-    uint64_t key;
     read_address(text, &uri, &parameters);
-    if (!read_tag(parameter(parameters, "tag", 3), &key) || !transactions_ack(batch->transactions, key, batch->now))
-        return false;
-    batch->acks++;
-    return true;
+    return read_tag(parameter(parameters, "tag", 3), key);
 }
 
 /* Have Python take it in; false with an exception. */
@@ -293,36 +291,77 @@ static bool give_to_python(Batch *batch, Text message, const void *address, sock
     return good;
 }
 
-static bool take(Batch *batch, Text message, const struct sockaddr_in6 *from, socklen_t from_length)
+/* Find out what it is, and have the memory come that it will be looked up in. Counts nothing. */
+static bool look_at(Batch *batch, Datagram *it)
 {
-    if (message.end - message.at > 7) {
-        int done = 0;
-        if (memcmp(message.at, "INVITE ", 7) == 0)
-            done = take_invite(batch, message, from, from_length);
-        else if (memcmp(message.at, "ACK ", 4) == 0)
-            done = take_ack(batch, message);
+    Gate *gate = batch->gate;
+    it->kind = FOR_PYTHON;
+    it->sender = NULL;
+    if (it->message.end - it->message.at <= 7)
+        return true;
+    if (memcmp(it->message.at, "ACK ", 4) == 0) {
+        if (read_ack(it->message, &it->key)) {
+            it->kind = ACK;
+            transactions_expect(batch->transactions, it->key);
+        }
+        return true;
+    }
+    if (memcmp(it->message.at, "INVITE ", 7) != 0)
+        return true;
+    struct sockaddr_in6 address = it->address;
+    address.sin6_port = 0;
+    Sender *sender = gate_sender(gate, &address, it->address_length);
+    if (sender == NULL)
+        return !PyErr_Occurred();
+    if (!read_call(it->message, sender->country, sender->trusted, &it->call))
+        return true;
+    it->kind = INVITE;
+    it->sender = (Sender *)Py_NewRef((PyObject *)sender); /* Python may let go of every sender that is remembered */
+    it->identity = gate_identity(sender, &it->call);
+    it->key = gate_tag(gate, &it->call, it->tag);
+    attempts_expect(gate->attempts, it->identity.attempt);
+    transactions_expect(batch->transactions, it->key);
+    return true;
+}
+
+/* Do what is to be done; false with an exception. */
+static bool take(Batch *batch, Datagram *it)
+{
+    if (it->kind == INVITE) {
+        int done = take_invite(batch, it);
         if (done != 0)
             return done > 0;
+    } else if (it->kind == ACK && transactions_ack(batch->transactions, it->key, batch->now)) {
+        batch->acks++;
+        return true;
     }
-    return give_to_python(batch, message, from, from_length);
+    return give_to_python(batch, it->message, &it->address, it->address_length);
 }
 
 /* ---- a batch ----------------------------------------------------------------------------------------------------- */
 
-static int receive_some(int fd, int most, struct mmsghdr *heads, struct iovec *parts, struct sockaddr_in6 *addresses)
+/* What has come: how many datagrams, -1 with errno. */
+static int receive_some(int fd, Datagram *datagrams)
 {
-    memset(heads, 0, (size_t)most * sizeof(heads[0]));
-    for (int i = 0; i < most; i++) {
+    struct mmsghdr heads[MAX_BATCH];
+    struct iovec parts[MAX_BATCH];
+    memset(heads, 0, sizeof(heads));
+    for (int i = 0; i < MAX_BATCH; i++) {
         parts[i] = (struct iovec){buffers + (size_t)i * MAX_DATAGRAM, MAX_DATAGRAM};
-        heads[i].msg_hdr.msg_name = &addresses[i];
-        heads[i].msg_hdr.msg_namelen = sizeof(addresses[i]);
+        heads[i].msg_hdr.msg_name = &datagrams[i].address;
+        heads[i].msg_hdr.msg_namelen = sizeof(datagrams[i].address);
         heads[i].msg_hdr.msg_iov = &parts[i];
         heads[i].msg_hdr.msg_iovlen = 1;
     }
     int count;
     do {
-        count = recvmmsg(fd, heads, (unsigned)most, MSG_DONTWAIT, NULL);
+        count = recvmmsg(fd, heads, MAX_BATCH, MSG_DONTWAIT, NULL);
     } while (count < 0 && errno == EINTR);
+    for (int i = 0; i < count; i++) {
+        const byte *at = parts[i].iov_base;
+        datagrams[i].message = (Text){at, at + heads[i].msg_len};
+        datagrams[i].address_length = heads[i].msg_hdr.msg_namelen;
+    }
     return count < 0 && (errno == EAGAIN || errno == EWOULDBLOCK) ? 0 : count;
 }
 
@@ -357,21 +396,35 @@ static int send_all(int fd, Batch *batch)
     return count - sent;
 }
 
-/* One batch: how many datagrams it had, -1 with OSError. */
+/* Memory of a table is far away: what a batch needs of it is asked for while the whole batch is read, and is there when
+ * it is decided. */
+static void look_ahead(Batch *batch, Datagram *datagrams, int count)
+{
+    for (int i = 0; i < count; i++) {
+        if (!look_at(batch, &datagrams[i])) {
+            batch->faults++;
+            PyErr_WriteUnraisable((PyObject *)batch->gate);
+        }
+    }
+    for (int i = 0; i < count; i++) {
+        if (datagrams[i].kind == ACK)
+            transactions_expect_more(batch->transactions, datagrams[i].key);
+    }
+}
+
+/* One batch: how many datagrams it had, -1 with errno. */
 static int serve_batch(Batch *it, int fd)
 {
-    struct mmsghdr heads[MAX_BATCH];
-    struct iovec parts[MAX_BATCH];
-    struct sockaddr_in6 addresses[MAX_BATCH]; /* holds a sockaddr_in too */
-    int count = receive_some(fd, MAX_BATCH, heads, parts, addresses);
+    int count = receive_some(fd, datagrams);
     it->used = 0;
     it->sending_count = 0;
+    look_ahead(it, datagrams, count);
     for (int i = 0; i < count; i++) {
-        Text message = {parts[i].iov_base, (const byte *)parts[i].iov_base + heads[i].msg_len};
-        if (!take(it, message, &addresses[i], heads[i].msg_hdr.msg_namelen)) {
+        if (!take(it, &datagrams[i])) {
             it->faults++; /* of ours; the peer sends the message again, and the others must not suffer for it */
             PyErr_WriteUnraisable((PyObject *)it->gate);
         }
+        Py_CLEAR(datagrams[i].sender);
     }
     if (count > 0)
         it->unsent += send_all(fd, it);
@@ -401,7 +454,8 @@ PyObject *gate_serve(Gate *gate, PyObject *args)
 bool redirect_prepare(void)
 {
     buffers = PyMem_RawMalloc((size_t)MAX_BATCH * MAX_DATAGRAM);
-    if (buffers == NULL)
+    datagrams = PyMem_RawCalloc(MAX_BATCH, sizeof(*datagrams));
+    if (buffers == NULL || datagrams == NULL)
         PyErr_NoMemory();
-    return buffers != NULL;
+    return buffers != NULL && datagrams != NULL;
 }

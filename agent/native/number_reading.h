@@ -335,8 +335,28 @@ static inline Reading without_digits(const Address *address, Span name)
     return without(address->user.length ? NOT_A_NUMBER : ABSENT);
 }
 
+/* What nearly every call of a NANP trunk has: sip:+12015550123@..., with or without "+" and 1. The ten digits, or NULL. */
+static inline const char *plain_nanp(Span uri)
+{
+    const char *at = uri.start, *end = uri.start + uri.length;
+    if (uri.length < 15 || memcmp(at, "sip", 3) != 0) return NULL;
+    at += at[3] == 's' ? 4 : 3;
+    if (*at++ != ':') return NULL;
+    if (*at == '+' && at[1] != '1') return NULL; /* another country's */
+    at += *at == '+';
+    at += *at == '1';
+    if (end - at < 11 || *at < '2' || at[10] != '@') return NULL;
+    for (int i = 0; i < 10; i++)
+        if (!is_digit((byte)at[i])) return NULL;
+    return at;
+}
+
 static inline Reading read_uri(Span uri, Span country)
 {
+    if (country.length == 1 && country.start[0] == '1') {
+        const char *digits = plain_nanp(uri);
+        if (digits != NULL) return nanp(digits);
+    }
     Address address;
     Dialled dialled;
     char name[MAX_NAME + 1], context[MAX_E164];

@@ -198,7 +198,7 @@ static inline unsigned put_vias(Out *out, const Rows *rows, const Wanted *it)
 static inline unsigned write_answer(Out *out, const Rows *rows, const Wanted *it)
 {
     for (int kind = VIA; kind <= CSEQ; kind++) {
-        if (rows->line[kind].at == NULL)
+        if (rows->count[kind] == 0)
             return 0;
     }
     if (find(rows->line[TO].at, rows->line[TO].end, '\n') != NULL)

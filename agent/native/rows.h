@@ -10,18 +10,18 @@
 #include "sip_text.h"
 
 typedef struct {
-    const byte *end;      /* of the message */
-    const byte *body;     /* behind the blank line */
-    Text line[KINDS];     /* the first row of each kind with its name, without its last line feed; at == NULL: none */
-    Text value[KINDS];    /* its value, behind the colon */
-    unsigned count[KINDS];
+    const byte *end;       /* of the message */
+    const byte *body;      /* behind the blank line */
+    unsigned count[KINDS]; /* of rows of each kind; where it is 0, the others say nothing */
+    Text line[KINDS];      /* the first row with its name, without its last line feed */
+    Text value[KINDS];     /* its value, behind the colon */
 } Rows;
 
 /* `at` is where the first header row starts. */
 static inline void read_all_rows(const byte *at, const byte *end, Rows *rows)
 {
     Text value = {at, at};
-    memset(rows, 0, sizeof(*rows));
+    memset(rows->count, 0, sizeof(rows->count));
     for (;;) {
         const byte *line = at;
         Kind kind = next_row(&at, end, &value);

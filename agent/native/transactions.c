@@ -71,6 +71,15 @@ static void drop(Transactions *table, Transaction *it)
 
 /* ---- what happens ------------------------------------------------------------------------------------------------ */
 
+void transactions_expect(const Transactions *table, uint64_t key) { map_expect(&table->known, key); }
+
+void transactions_expect_more(const Transactions *table, uint64_t key)
+{
+    const Slot *slot = &table->known.slots[key & table->known.mask];
+    if (slot->item != NULL)
+        __builtin_prefetch(slot->item, 1);
+}
+
 bool transactions_answer(Transactions *table, uint64_t key, const void *payload, size_t length, const void *address,
                          size_t address_length, double now)
 {
