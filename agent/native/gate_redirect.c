@@ -16,8 +16,6 @@
 #define MAX_DATAGRAM 65535
 #define CONTACT_MAX 512 /* bytes of the row; a longer one is not plain */
 
-/* As in udp.c: the pages that no long datagram ever touches are never backed by memory. */
-static byte *buffers;
 
 typedef struct {
     size_t at, length; /* in gate->out */
@@ -38,7 +36,12 @@ typedef struct {
     Call call;
 } Datagram;
 
-static Datagram *datagrams; /* MAX_BATCH of them; a batch is over before the next one begins */
+/* Where a batch is received, one after the other: made once, since making it takes longer than an empty system call.
+ * As in udp.c, the pages that no long datagram ever touches are never backed by memory. */
+static Datagram *datagrams; /* MAX_BATCH of them, as of the others */
+static byte *buffers;
+static struct mmsghdr incoming[MAX_BATCH];
+static struct iovec incoming_parts[MAX_BATCH];
 
 typedef struct {
     Gate *gate;
@@ -341,26 +344,17 @@ static bool take(Batch *batch, Datagram *it)
 /* ---- a batch ----------------------------------------------------------------------------------------------------- */
 
 /* What has come: how many datagrams, -1 with errno. */
-static int receive_some(int fd, Datagram *datagrams)
+static int receive_some(int fd)
 {
-    struct mmsghdr heads[MAX_BATCH];
-    struct iovec parts[MAX_BATCH];
-    memset(heads, 0, sizeof(heads));
-    for (int i = 0; i < MAX_BATCH; i++) {
-        parts[i] = (struct iovec){buffers + (size_t)i * MAX_DATAGRAM, MAX_DATAGRAM};
-        heads[i].msg_hdr.msg_name = &datagrams[i].address;
-        heads[i].msg_hdr.msg_namelen = sizeof(datagrams[i].address);
-        heads[i].msg_hdr.msg_iov = &parts[i];
-        heads[i].msg_hdr.msg_iovlen = 1;
-    }
     int count;
     do {
-        count = recvmmsg(fd, heads, MAX_BATCH, MSG_DONTWAIT, NULL);
+        count = recvmmsg(fd, incoming, MAX_BATCH, MSG_DONTWAIT, NULL);
     } while (count < 0 && errno == EINTR);
     for (int i = 0; i < count; i++) {
-        const byte *at = parts[i].iov_base;
-        datagrams[i].message = (Text){at, at + heads[i].msg_len};
-        datagrams[i].address_length = heads[i].msg_hdr.msg_namelen;
+        const byte *at = incoming[i].msg_hdr.msg_iov->iov_base;
+        datagrams[i].message = (Text){at, at + incoming[i].msg_len};
+        datagrams[i].address_length = incoming[i].msg_hdr.msg_namelen;
+        incoming[i].msg_hdr.msg_namelen = sizeof(datagrams[i].address);
     }
     return count < 0 && (errno == EAGAIN || errno == EWOULDBLOCK) ? 0 : count;
 }
@@ -415,7 +409,7 @@ static void look_ahead(Batch *batch, Datagram *datagrams, int count)
 /* One batch: how many datagrams it had, -1 with errno. */
 static int serve_batch(Batch *it, int fd)
 {
-    int count = receive_some(fd, datagrams);
+    int count = receive_some(fd);
     it->used = 0;
     it->sending_count = 0;
     look_ahead(it, datagrams, count);
@@ -455,7 +449,16 @@ bool redirect_prepare(void)
 {
     buffers = PyMem_RawMalloc((size_t)MAX_BATCH * MAX_DATAGRAM);
     datagrams = PyMem_RawCalloc(MAX_BATCH, sizeof(*datagrams));
-    if (buffers == NULL || datagrams == NULL)
+    if (buffers == NULL || datagrams == NULL) {
         PyErr_NoMemory();
-    return buffers != NULL && datagrams != NULL;
+        return false;
+    }
+    for (int i = 0; i < MAX_BATCH; i++) {
+        incoming_parts[i] = (struct iovec){buffers + (size_t)i * MAX_DATAGRAM, MAX_DATAGRAM};
+        incoming[i].msg_hdr.msg_name = &datagrams[i].address;
+        incoming[i].msg_hdr.msg_namelen = sizeof(datagrams[i].address);
+        incoming[i].msg_hdr.msg_iov = &incoming_parts[i];
+        incoming[i].msg_hdr.msg_iovlen = 1;
+    }
+    return true;
 }

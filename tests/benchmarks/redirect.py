@@ -15,7 +15,8 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ LISTED_FROM, LISTED = 2_015_500_000, 100_000
 CALLS = 20_000  # of a round with ACKs
 UNACKNOWLEDGED = 6_000  # of one without: all answered before Timer G sends the first answer again, half a second later
 ROUNDS = 5
-WINDOW = 64  # calls without answer at any time: full batches, and no more than a small receive buffer holds
+WINDOW = 64
 SILENCE_SECONDS = 2.0
 SETTLE_SECONDS = 0.05  # after a round: the last ACKs are no part of the next one
 
@@ -109,50 +110,52 @@ def calls(number: int, port: int, count: int) -> tuple[list[bytes], list[bytes]]
     return invites, acks
 
 
-def drive(
-    port: int, number: int, *, acknowledge: bool, measured: Callable[[], object] = lambda: None
-) -> tuple[float, dict[bytes, int]]:
-    """Make all calls; seconds, and how many answers there were of each status. Raises if one is missing.
+class Generator:
+    """Calls from one socket to one server: `calls` INVITEs, at most WINDOW of them without answer."""
 
-    `measured` is called when the last answer is here. Without `acknowledge` the ACKs come after that.
-    """
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.bind(("127.0.0.1", 0))
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
-        total = CALLS if acknowledge else UNACKNOWLEDGED
-        invites, acks = calls(number, sock.getsockname()[1], total)
-        server, fd = pack_address("127.0.0.1", port), sock.fileno()
-        sent = answered = 0
-        statuses: dict[bytes, int] = {}
-        late: list[tuple[bytes, bytes]] = []
-        started = heard = perf_counter()
-        while answered < total:
-            out = []
-            answers = recv_batch(fd, MAX_BATCH)
-            for payload, _ in answers:
-                status = payload[8:11]
-                at = payload.index(b"Call-ID: ") + 9
-                tag = payload.index(b"tag=", payload.index(b"\r\nTo: "))
-                call = int(payload[at : at + 8])
-                ack = acks[call] + b";" + payload[tag : payload.index(b"\r\n", tag)] + b"\r\nContent-Length: 0\r\n\r\n"
-                (out if acknowledge else late).append((ack, server))
-                statuses[status] = statuses.get(status, 0) + 1
-            answered += len(answers)
-            more = min(WINDOW - (sent - answered), total - sent, MAX_BATCH)
-            out += [(raw, server) for raw in invites[sent : sent + more]]
+    def __init__(self, sock: socket.socket, port: int, number: int, calls_made: int) -> None:
+        self._fd = sock.fileno()
+        self._server = pack_address("127.0.0.1", port)
+        invites, self._acks = calls(number, sock.getsockname()[1], calls_made)
+        self._invites = [(raw, self._server) for raw in invites]
+
+    def run(self, *, acknowledge: bool) -> list[bytes]:
+        """Every answer. With `acknowledge` each gets its ACK at once, together with the next INVITEs.
+
+        Without, the loop does as little as it can: it must be faster than the servers, or it would be measured how
+        they wait. Raises RuntimeError if an answer is missing.
+        """
+        sent, total = 0, len(self._invites)
+        answers: list[bytes] = []
+        heard = perf_counter()
+        while len(answers) < total:
+            got = [payload for payload, _ in recv_batch(self._fd, MAX_BATCH)]
+            answers += got
+            more = min(WINDOW - (sent - len(answers)), total - sent, MAX_BATCH)
+            out = self._invites[sent : sent + more]
+            if acknowledge and got:
+                out = [self._ack(payload) for payload in got] + out
             sent += more
-            if out and send_batch(fd, out):
+            if out and send_batch(self._fd, out):
                 raise RuntimeError("the generator's socket was full")
-            if answers:
+            if got:
                 heard = perf_counter()
             elif perf_counter() - heard > SILENCE_SECONDS:
-                raise RuntimeError(f"{sent - answered} calls of {sent} were not answered")
-        seconds = perf_counter() - started
-        measured()
-        for at in range(0, len(late), MAX_BATCH):
-            send_batch(fd, late[at : at + MAX_BATCH])
-            sleep(0.0005)  # no more at once than a small receive buffer holds
-        return seconds, statuses
+                raise RuntimeError(f"{sent - len(answers)} calls of {sent} were not answered")
+        return answers
+
+    def acknowledge(self, answers: list[bytes]) -> None:
+        """Send the ACKs, no more at once than a small receive buffer holds."""
+        acks = [self._ack(payload) for payload in answers]
+        for at in range(0, len(acks), MAX_BATCH):
+            send_batch(self._fd, acks[at : at + MAX_BATCH])
+            sleep(0.0005)
+
+    def _ack(self, payload: bytes) -> tuple[bytes, bytes]:
+        at = payload.index(b"Call-ID: ") + 9
+        tag = payload.index(b"tag=", payload.index(b"\r\nTo: "))
+        tag_row = payload[tag : payload.index(b"\r\n", tag)]
+        return self._acks[int(payload[at : at + 8])] + b";" + tag_row + b"\r\nContent-Length: 0\r\n\r\n", self._server
 
 
 def cpu_seconds(pids: list[int]) -> float:
@@ -163,11 +166,18 @@ def cpu_seconds(pids: list[int]) -> float:
 
 def measure(port: int, pids: list[int], number: int, *, acknowledge: bool) -> Measured:
     """One round of calls."""
-    cpu = [cpu_seconds(pids)]
-    seconds, statuses = drive(port, number, acknowledge=acknowledge, measured=lambda: cpu.append(cpu_seconds(pids)))
-    sleep(SETTLE_SECONDS)
-    total = sum(statuses.values())
-    return Measured((cpu[1] - cpu[0]) / total * 1e6, total / seconds, statuses)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        generator = Generator(sock, port, number, CALLS if acknowledge else UNACKNOWLEDGED)
+        before, started = cpu_seconds(pids), perf_counter()
+        answers = generator.run(acknowledge=acknowledge)
+        spent, seconds = cpu_seconds(pids) - before, perf_counter() - started
+        if not acknowledge:
+            generator.acknowledge(answers)
+        sleep(SETTLE_SECONDS)
+    total, statuses = len(answers), Counter(payload[8:11] for payload in answers)
+    return Measured(spent / total * 1e6, total / seconds, dict(statuses))
 
 
 @contextmanager
@@ -250,8 +260,8 @@ def compare(rounds: int = ROUNDS) -> dict[bool, tuple[Measured, Measured | None]
         if shutil.which("kamailio") is not None:
             servers.append(stack.enter_context(kamailio(folder)))
         stack.enter_context(one_core(1))
-        for port, _ in servers:
-            drive(port, 0, acknowledge=True)
+        for port, pids in servers:
+            measure(port, pids, 0, acknowledge=True)
         found: dict[bool, list[list[Measured]]] = {False: [], True: []}
         for number in range(1, 2 * rounds + 1):
             acknowledge = number % 2 == 0
