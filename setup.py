@@ -70,7 +70,7 @@ EXTENSIONS = [
         extension("_answer", "answer.c"),
         extension("_udp", "udp.c"),
         extension("_hook", "hook.c"),
-        extension("_gate", "gate.c", "gate_redirect.c", "call.c", "attempts.c", "transactions.c", "table.c"),
+        extension("_gate", "gate.c", "gate_redirect.c", "gate_hook.c", "call.c", "attempts.c", "transactions.c", "table.c"),
     )
     if all((ROOT / s).exists() for s in e.sources)
 ]

@@ -59,4 +59,17 @@ class Gate:
         when: float,
         /,
     ) -> tuple[int, int, int, int, int, int, int, int]: ...
+    @staticmethod
+    def plain(data: bytes, /) -> int: ...
+    def answer(
+        self,
+        data: bytes,
+        start: int,
+        now: float,
+        tail: bytes,
+        general: Callable[[bytes], bytes],
+        ask: Callable[[int, Any, bytes, Sender, float, int], bytes],
+        failed: Callable[[int], bytes],
+        /,
+    ) -> tuple[bytes, int, int]: ...
     def take(self) -> tuple[list[tuple[bytes, Sender, float]], list[tuple[Trunk, int]]]: ...

@@ -477,6 +477,10 @@ static PyMethodDef gate_methods[] = {
     {"serve", (PyCFunction)gate_serve, METH_VARARGS,
      "serve(fd, most, transactions, receive, ask, when) -> counts\n\nDatagrams in batches, until none has come or `most` "
      "is reached: received, unsent, requests, answers, acks, dropped, undecided, faults."},
+    {"plain", (PyCFunction)gate_plain, METH_O | METH_STATIC,
+     "plain(data) -> int\n\nHow many requests a ScreenStreamRequest has that `answer` can read; -1 for any other."},
+    {"answer", (PyCFunction)gate_answer, METH_VARARGS,
+     "answer(data, start, now, tail, general, ask, failed) -> (responses, end, count)\n\nUp to 64 requests of a plain message."},
     {"take", (PyCFunction)gate_take, METH_NOARGS,
      "take() -> (passed, counts)\n\nThe calls that were let pass since the last time: [(raw, sender, when)], and how many "
      "of each trunk: [(trunk, calls)]."},
@@ -528,7 +532,7 @@ static struct PyModuleDef module = {
 
 PyMODINIT_FUNC PyInit__gate(void)
 {
-    if (!gate_prepare() || !redirect_prepare() || PyType_Ready(&EntryType) < 0)
+    if (!gate_prepare() || !redirect_prepare() || !hook_prepare() || PyType_Ready(&EntryType) < 0)
         return NULL;
     PyObject *m = PyModule_Create(&module);
     if (m != NULL && (PyModule_AddType(m, &AttemptTableType) < 0 || PyModule_AddType(m, &TransactionsType) < 0 ||

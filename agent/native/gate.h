@@ -198,7 +198,9 @@ bool gate_prepare(void);
 
 /* What the ways in add (gate_redirect.c, gate_hook.c). */
 PyObject *gate_serve(Gate *gate, PyObject *args);
-PyObject *gate_answer(Gate *gate, PyObject *args);
 bool redirect_prepare(void);
+PyObject *gate_plain(PyObject *gate, PyObject *data);
+PyObject *gate_answer(Gate *gate, PyObject *args);
+bool hook_prepare(void);
 
 #endif

@@ -6,26 +6,8 @@
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
-#include <stdint.h>
-#include <string.h>
 
-#define BATCH_MAX 1024
-#define NAME_MAX_BYTES 64
-#define PORT_MAX 65535
-
-/* Fields of ScreenRequest by number. */
-enum { ID = 1, SIP_MESSAGE, PARSED, SOURCE_ADDRESS, SOURCE_PORT, LOCAL_ADDRESS, LOCAL_PORT, TRANSPORT, TRUNK, CUSTOMER,
-       RECEIVED_AT, FIELDS };
-
-typedef struct {
-    const uint8_t *start;
-    size_t length;
-} Text;
-
-typedef struct {
-    uint64_t number[FIELDS];
-    Text text[FIELDS];
-} Fields;
+#include "contract.h"
 
 /* Attributes of Observation in the order of its fields, and the words for transport. */
 enum { RAW, ATTR_TRANSPORT, SOURCE, ATTR_SOURCE_PORT, DESTINATION, DESTINATION_PORT, WHEN, ATTR_TRUNK, ATTR_CUSTOMER,
@@ -33,95 +15,10 @@ enum { RAW, ATTR_TRANSPORT, SOURCE, ATTR_SOURCE_PORT, DESTINATION, DESTINATION_P
 static const char *const ATTRIBUTE_NAMES[ATTRIBUTES] = {"raw", "transport", "source", "source_port", "destination",
                                                         "destination_port", "when", "trunk", "customer"};
 static PyObject *attribute_names[ATTRIBUTES];
-static const char *const TRANSPORT_NAMES[] = {"udp", "tcp", "tls", "ws"};
-static PyObject *transports[4];
+static PyObject *transports[TRANSPORTS];
 static PyObject *empty_text;
 
-/* Reads a varint; NULL where it ends early or has more than ten bytes or 64 bits. */
-static const uint8_t *read_varint(const uint8_t *at, const uint8_t *end, uint64_t *value)
-{
-    uint64_t result = 0;
-    for (int shift = 0; shift < 70 && at < end; shift += 7) {
-        uint8_t byte = *at++;
-        if (shift == 63 && byte > 1)
-            return NULL;
-        result |= (uint64_t)(byte & 127) << shift;
-        if (byte < 128) {
-            *value = result;
-            return at;
-        }
-    }
-    return NULL;
-}
-
-/* Reads the length of a length-delimited field; NULL where the field would end behind `end`. */
-static const uint8_t *read_length(const uint8_t *at, const uint8_t *end, size_t *length)
-{
-    uint64_t value;
-    at = read_varint(at, end, &value);
-    if (at == NULL || value > (uint64_t)(end - at))
-        return NULL;
-    *length = (size_t)value;
-    return at;
-}
-
-static int is_number(unsigned field)
-{
-    return field == ID || field == SOURCE_PORT || field == LOCAL_PORT || field == RECEIVED_AT;
-}
-
-/* Takes one request apart; 0 for anything but a plain one. */
-static int read_fields(const uint8_t *at, const uint8_t *end, Fields *fields)
-{
-    unsigned seen = 0;
-    memset(fields, 0, sizeof *fields);
-    while (at < end) {
-        uint8_t tag = *at++;
-        unsigned field = tag >> 3, type = tag & 7; /* a tag of more bytes is of no field of ours */
-        if (tag > 127 || field == 0 || field >= FIELDS || field == PARSED || (seen >> field & 1))
-            return 0;
-        seen |= 1u << field;
-        if (is_number(field)) {
-            if (type != 0 || (at = read_varint(at, end, &fields->number[field])) == NULL)
-                return 0;
-        } else {
-            if (type != 2 || (at = read_length(at, end, &fields->text[field].length)) == NULL)
-                return 0;
-            fields->text[field].start = at;
-            at += fields->text[field].length;
-        }
-    }
-    return 1;
-}
-
-/* Whether what was read is within the bounds of the contract; what is not, Python finds the words for. */
-static int is_plain(const Fields *fields)
-{
-    static const uint8_t named[] = {SOURCE_ADDRESS, LOCAL_ADDRESS, TRANSPORT, TRUNK, CUSTOMER};
-    for (size_t i = 0; i < sizeof named; i++) {
-        const Text *text = &fields->text[named[i]];
-        if (text->length > NAME_MAX_BYTES || (text->length > 0 && text->start[0] == '['))
-            return 0;
-        for (size_t n = 0; n < text->length; n++)
-            if (text->start[n] > 126)
-                return 0;
-    }
-    return fields->text[SIP_MESSAGE].length > 0 && fields->number[SOURCE_PORT] <= PORT_MAX &&
-           fields->number[LOCAL_PORT] <= PORT_MAX;
-}
-
-/* A borrowed reference to the word, or NULL for one that there is not. */
-static PyObject *transport_of(const Text *text)
-{
-    if (text->length == 0)
-        return transports[0];
-    for (int i = 0; i < 4; i++)
-        if (strlen(TRANSPORT_NAMES[i]) == text->length && memcmp(TRANSPORT_NAMES[i], text->start, text->length) == 0)
-            return transports[i];
-    return NULL;
-}
-
-static PyObject *text_of(const Text *text)
+static PyObject *text_of(const Chars *text)
 {
     if (text->length == 0)
         return Py_NewRef(empty_text);
@@ -132,7 +29,7 @@ static PyObject *text_of(const Text *text)
 static PyObject *observation(PyTypeObject *type, const Fields *fields, PyObject *transport, PyObject *now)
 {
     int64_t micros = (int64_t)fields->number[RECEIVED_AT];
-    const Text *raw = &fields->text[SIP_MESSAGE];
+    const Chars *raw = &fields->text[SIP_MESSAGE];
     PyObject *values[ATTRIBUTES] = {
         [RAW] = PyBytes_FromStringAndSize((const char *)raw->start, (Py_ssize_t)raw->length),
         [ATTR_TRANSPORT] = Py_NewRef(transport),
@@ -155,16 +52,11 @@ static PyObject *observation(PyTypeObject *type, const Fields *fields, PyObject 
     return made;
 }
 
-/* (id, observation, True, "") or NULL with an exception; NULL without one for what is not plain. */
-static PyObject *request(PyTypeObject *type, const uint8_t *at, const uint8_t *end, PyObject *now)
+/* (id, observation, True, ""), NULL with an exception. */
+static PyObject *request(PyTypeObject *type, const Fields *fields, PyObject *now)
 {
-    Fields fields;
-    PyObject *transport;
-    if (!read_fields(at, end, &fields) || !is_plain(&fields) ||
-        (transport = transport_of(&fields.text[TRANSPORT])) == NULL)
-        return NULL;
-    PyObject *made = observation(type, &fields, transport, now);
-    PyObject *number = made ? PyLong_FromUnsignedLongLong(fields.number[ID]) : NULL;
+    PyObject *made = observation(type, fields, transports[transport_of(&fields->text[TRANSPORT])], now);
+    PyObject *number = made ? PyLong_FromUnsignedLongLong(fields->number[ID]) : NULL;
     PyObject *result = number ? PyTuple_Pack(4, number, made, Py_True, empty_text) : NULL;
     Py_XDECREF(made);
     Py_XDECREF(number);
@@ -179,56 +71,22 @@ static PyObject *read_requests(PyObject *module, PyObject *const *args, Py_ssize
         return NULL;
     }
     const uint8_t *at = (const uint8_t *)PyBytes_AS_STRING(args[0]);
-    const uint8_t *end = at + PyBytes_GET_SIZE(args[0]);
+    const uint8_t *stop = at + PyBytes_GET_SIZE(args[0]), *end;
     PyObject *result = PyList_New(0);
-    while (result != NULL && at < end) {
-        size_t length;
+    while (result != NULL && at < stop) {
+        Fields fields;
         PyObject *one = NULL;
-        if (*at++ == (1 << 3 | 2) && (at = read_length(at, end, &length)) != NULL && PyList_GET_SIZE(result) < BATCH_MAX)
-            one = request((PyTypeObject *)args[2], at, at + length, args[1]);
+        if (PyList_GET_SIZE(result) < BATCH_MAX && next_request(at, stop, &end, &fields) != NULL)
+            one = request((PyTypeObject *)args[2], &fields, args[1]);
         if (one == NULL || PyList_Append(result, one) < 0) {
             Py_XDECREF(one);
             Py_DECREF(result);
             return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
         }
         Py_DECREF(one);
-        at += length;
+        at = end;
     }
     return result;
-}
-
-static size_t varint_size(uint64_t value)
-{
-    size_t size = 1;
-    while (value > 127) {
-        value >>= 7;
-        size++;
-    }
-    return size;
-}
-
-static uint8_t *write_varint(uint8_t *at, uint64_t value)
-{
-    while (value > 127) {
-        *at++ = (uint8_t)(value | 128);
-        value >>= 7;
-    }
-    *at++ = (uint8_t)value;
-    return at;
-}
-
-static uint8_t *write_bytes(uint8_t *at, const void *from, size_t length)
-{
-    memcpy(at, from, length);
-    return at + length;
-}
-
-static const char IDENTITY_NAME[] = "\x0a\x08Identity\x12";
-#define IDENTITY_NAME_SIZE (sizeof IDENTITY_NAME - 1)
-
-static size_t row_size(size_t value)
-{
-    return IDENTITY_NAME_SIZE + varint_size(value) + value;
 }
 
 static PyObject *allowed(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
@@ -299,7 +157,7 @@ PyMODINIT_FUNC PyInit__hook(void)
     for (int i = 0; i < ATTRIBUTES; i++)
         if ((attribute_names[i] = PyUnicode_InternFromString(ATTRIBUTE_NAMES[i])) == NULL)
             return NULL;
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < TRANSPORTS; i++)
         if ((transports[i] = PyUnicode_InternFromString(TRANSPORT_NAMES[i])) == NULL)
             return NULL;
     return PyModule_Create(&definition);

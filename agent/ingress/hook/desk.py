@@ -6,13 +6,20 @@ Knows the service and the bytes of `wire`; must not know gRPC. Never raises: wha
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from math import inf
+from typing import TYPE_CHECKING
 
+from agent.calls.attempts import AttemptEntry
+from agent.gate import GateKeeper
 from agent.identity.model import Verification
 from agent.ingress.hook import wire
 from agent.model import ALLOW, ParseError, Refuse, Reply
-from agent.screening import Decision
+from agent.policy.trunks import Trunk
+from agent.screening import Decision, Sender
 from agent.service import NOTHING_ADDED, Additions, Coming, Finding, Service
 from agent.sip.scan import scan
+
+if TYPE_CHECKING:
+    from agent.native._gate import Gate
 
 NOT_OURS = "not a request that is decided"
 FAILED = "screening failed"
@@ -37,6 +44,8 @@ class Desk:
         self._on_failure = on_failure
         self._clock = clock
         self._writer = wire.ResponseWriter()
+        self._gates = GateKeeper(service, self._sender)
+        self._wall = 0.0  # of the message that the gate works on
 
     async def answer(self, request: wire.AnyRequest, patience: float = inf) -> bytes:
         """The ScreenResponse to a request: DECISION_NOT_DECIDED for all that is not, cannot or failed to be decided.
@@ -66,6 +75,58 @@ class Desk:
             else:
                 later(self._answer_later(request, finding))
         return answered
+
+    def gate_for(self, data: bytes) -> "Gate | None":
+        """The compiled hot path, where there is one now and it can take this ScreenStreamRequest."""
+        gate = self._gates.gate
+        return gate if gate is not None and gate.plain(data) >= 0 else None
+
+    def answer_by(self, gate: "Gate", data: bytes, start: int, now: float) -> tuple[bytes, int]:
+        """The responses to the requests of a message that begin at byte `start`, as many as may be answered at once,
+        and where the next one begins. `now` is the time of requests that state none."""
+        began, self._wall = self._clock(), now
+        count = 0
+        try:
+            tail = self._writer.tail(self._service.policy.generation)
+            responses, end, count = gate.answer(data, start, now, tail, self._general, self._ask, self._not_taken)
+        finally:  # whatever happens: what was decided is counted and recorded
+            passed, trunks = gate.take()
+            if passed:
+                self._service.let_pass(passed, trunks, (self._clock() - began) / max(count, len(passed)))
+            self.requests += len(passed)
+        return responses, end
+
+    def _general(self, data: bytes) -> bytes:
+        """The response to a request that is not for the gate."""
+        return self._answer(wire.read_request(data, self._wall), self._writer.framed, wire.framed)
+
+    def _ask(self, number: int, entry: AttemptEntry, raw: bytes, sender: Sender, when: float, signs: int) -> bytes:
+        """The response to a request that the gate cannot decide; `signs` is what the limits said, -1 if not asked."""
+        self.requests += 1
+        try:
+            decision = self._service.complete(entry, (raw, sender, when), None if signs < 0 else signs)
+            if decision is None:
+                why = NOT_OURS
+            else:
+                return self._writer.framed(number, decision, self._reply(decision))
+        except Exception as error:
+            self._failed(error)
+            why = FAILED
+        return wire.framed(wire.not_decided(number, why, self._service.policy.generation))
+
+    def _not_taken(self, number: int) -> bytes:
+        """The response to a request that the gate has failed on."""
+        self.requests += 1
+        self.failures += 1
+        return wire.framed(wire.not_decided(number, FAILED, self._service.policy.generation))
+
+    def _sender(self, key: bytes) -> tuple[str, Trunk | None]:
+        """Whom a request names by its source address, its trunk and its customer."""
+        source, trunk, customer, _ = key.decode("ascii").split("\0")
+        addresses = self._service.policy.addresses
+        if trunk or customer:
+            return source, addresses.named(source, trunk, customer)
+        return source, addresses.sender(source)
 
     async def _answer_later(self, request: wire.AnyRequest, finding: Coming) -> bytes:
         return self._answer(request, self._writer.framed, wire.framed, await finding)

@@ -242,12 +242,15 @@ class ResponseWriter:
             return framed(self.decided(number, decision, reply, additions))
         return _write_allowed(number, decision.attempt.message.identity, self._tail_for(decision))
 
-    def _tail_for(self, decision: Decision) -> bytes:
-        generation = decision.policy.generation
+    def tail(self, generation: int) -> bytes:
+        """How the response to a new attempt ends that passes without a word."""
         if generation != self._generation:
             self._prepare(generation)
-        seen = decision.seen
-        return self._tail if seen is NEW or seen.counts else self._repeated_tail
+        return self._tail
+
+    def _tail_for(self, decision: Decision) -> bytes:
+        tail, seen = self.tail(decision.policy.generation), decision.seen
+        return tail if seen is NEW or seen.counts else self._repeated_tail
 
     def _prepare(self, generation: int) -> None:
         self._generation = generation
