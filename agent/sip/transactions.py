@@ -18,7 +18,6 @@ where there is one: the compiled hot path works on it too.
 """
 
 from collections import deque
-from collections.abc import Iterable
 from enum import IntEnum, auto
 from typing import Final, Generic, TypeVar
 
@@ -187,17 +186,16 @@ class ServerTransactions(Generic[Destination]):
 
     def next_deadline(self) -> float | None:
         """When `due` has something to do, at the earliest; None if nothing is waited for."""
-        heads = [queue[0].deadline for queue in self._every_queue() if queue]
-        return min(heads, default=None)
+        heads = [self._head(stage) for stage in range(len(self._queues))]
+        confirmed = self._confirmed[0] if self._confirmed else None
+        return min((it.deadline for it in (*heads, confirmed) if it is not None), default=None)
 
     def due(self, now: float) -> list[tuple[bytes, Destination]]:
         """Let every timer fire whose time has come; what has to be sent, and where to."""
         out: list[tuple[bytes, Destination]] = []
         for stage, queue in enumerate(self._queues):
-            while queue and (it := queue[0]).deadline <= now:
+            while (it := self._head(stage)) is not None and it.deadline <= now:
                 queue.popleft()
-                if it.state is not COMPLETED or it.stage != stage:
-                    continue
                 if stage >= _GIVE_UP:
                     self._move(it, Event.TIMER_H)
                     self._give_up(it)
@@ -211,6 +209,17 @@ class ServerTransactions(Generic[Destination]):
                 self._move(it, Event.TIMER_I)
                 self._forget(it)
         return out
+
+    def _head(self, stage: int) -> Transaction[Destination] | None:
+        """Who is next in this interval. Those for whom it is over go: their deadline is another one by now, and must
+        not hold up who stands behind them."""
+        queue = self._queues[stage]
+        while queue:
+            it = queue[0]
+            if it.state is COMPLETED and it.stage == stage:
+                return it
+            queue.popleft()
+        return None
 
     def _run(self, it: Transaction[Destination], stage: int, now: float) -> None:
         """Start the next interval. From the time it should have begun, but late fires must not be caught up with."""
@@ -252,10 +261,6 @@ class ServerTransactions(Generic[Destination]):
                 self._forget(it)
                 return True
         return False
-
-    def _every_queue(self) -> Iterable[deque[Transaction[Destination]]]:
-        yield from self._queues
-        yield self._confirmed
 
 
 def datagram_transactions(capacity: int = CAPACITY) -> ServerTransactions[bytes]:

@@ -60,6 +60,15 @@ def test_acknowledged_answer_is_never_sent_again() -> None:
     assert (table.acknowledged, table.unacknowledged, len(table)) == (1, 0, 0)
 
 
+def test_an_acknowledged_answer_holds_up_no_other_one() -> None:
+    table: ServerTransactions[str] = ServerTransactions()
+    table.answer("a", ANSWER, "peer", 0.0)
+    table.answer("b", ANSWER, "other", 0.0)
+    table.ack("a", 0.1)
+    assert table.next_deadline() == T1
+    assert table.due(T1) == [(ANSWER, "other")]
+
+
 def test_copies_of_the_ack_are_absorbed_for_the_time_of_timer_i() -> None:
     table: ServerTransactions[str] = ServerTransactions()
     table.answer("a", ANSWER, "peer", 0.0)
@@ -175,7 +184,7 @@ def test_answers_that_are_acknowledged_at_once_leave_nothing_behind_even_behind_
     for number in range(10_000):
         table.answer(str(number), ANSWER, "peer", 0.0, reliable=True)
         table.ack(str(number), 0.0)
-    held = sum(len(queue) for queue in table._every_queue())
+    held = sum(len(queue) for queue in (*table._queues, table._confirmed))
     assert held <= 21
     assert len(table) == 1
 
@@ -223,7 +232,7 @@ class AnyOrder(RuleBasedStateMachine):
     def keeps_its_bounds(self) -> None:
         assert len(self.table) <= 4
         assert self.table.waiting == len(self.open)
-        assert all(len(queue) <= 8 for queue in self.table._every_queue())
+        assert all(len(queue) <= 8 for queue in (*self.table._queues, table._confirmed))
         deadline = self.table.next_deadline()
         assert deadline is not None or not self.table.waiting
 
