@@ -207,7 +207,7 @@ def records() -> Iterator[Figure]:
 
 
 def redirects() -> Iterator[Figure]:
-    """Signed calls through the redirect server beside Kamailio with the same checks: INVITE and answer, and with ACK."""
+    """Signed calls through the redirect server, beside Kamailio with the same checks: INVITE and answer; with ACK."""
     from tests.benchmarks.redirect import compare
 
     for acknowledged, (mine, theirs) in compare().items():

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs the tests of the compiled twins, built under the address and undefined-behaviour sanitizers of gcc.
-# Builds in a folder of its own and leaves the working copy alone. Takes well under a minute. Needs gcc.
+# Builds in a folder of its own and leaves the working copy alone. Takes some minutes. Needs gcc.
 # Further arguments go to pytest: tests/fuzz/sanitize.sh -k scan
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -26,7 +26,7 @@ export SBC_EDGE_SHARED_DATA=${SBC_EDGE_SHARED_DATA:-$root/../shared/data}
 
 for name in sip numbers rates answer udp hook gate; do
     built=(agent/native/_"$name".*.so)
-    nm -D "${built[0]}" | grep -q __asan_report || { echo "_$name was not built with the sanitizers"; exit 1; }
+    nm -D "${built[0]}" | grep __asan_report >/dev/null || { echo "_$name was not built with the sanitizers"; exit 1; }
 done
 "$python" -c 'from agent import native; assert native.sip and native.__file__.startswith("'"$work"'")'
 # --capture=sys: what the sanitizers write to file descriptor 2 is shown.

@@ -35,7 +35,7 @@ pytestmark = pytest.mark.skipif(native.gate is None, reason="the gate is not bui
 
 START = 1_000.0
 WHEN = 1_800_000_000.0
-EXAMPLES = 150
+EXAMPLES = 60
 
 
 class Records(RecordSink):

@@ -232,7 +232,7 @@ class AnyOrder(RuleBasedStateMachine):
     def keeps_its_bounds(self) -> None:
         assert len(self.table) <= 4
         assert self.table.waiting == len(self.open)
-        assert all(len(queue) <= 8 for queue in (*self.table._queues, table._confirmed))
+        assert all(len(queue) <= 8 for queue in (*self.table._queues, self.table._confirmed))
         deadline = self.table.next_deadline()
         assert deadline is not None or not self.table.waiting
 
