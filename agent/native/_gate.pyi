@@ -64,7 +64,6 @@ class Gate:
     def answer(
         self,
         data: bytes,
-        start: int,
         now: float,
         tail: bytes,
         general: Callable[[bytes], bytes],

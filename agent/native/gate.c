@@ -480,7 +480,7 @@ static PyMethodDef gate_methods[] = {
     {"plain", (PyCFunction)gate_plain, METH_O | METH_STATIC,
      "plain(data) -> int\n\nHow many requests a ScreenStreamRequest has that `answer` can read; -1 for any other."},
     {"answer", (PyCFunction)gate_answer, METH_VARARGS,
-     "answer(data, start, now, tail, general, ask, failed) -> (responses, end, count)\n\nUp to 64 requests of a plain message."},
+     "answer(data, now, tail, general, ask, failed) -> (responses, end, count)\n\nThe first 64 requests of a plain message."},
     {"take", (PyCFunction)gate_take, METH_NOARGS,
      "take() -> (passed, counts)\n\nThe calls that were let pass since the last time: [(raw, sender, when)], and how many "
      "of each trunk: [(trunk, calls)]."},

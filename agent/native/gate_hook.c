@@ -197,15 +197,12 @@ PyObject *gate_plain(PyObject *Py_UNUSED(gate), PyObject *data)
 PyObject *gate_answer(Gate *gate, PyObject *args)
 {
     PyObject *data, *tail;
-    Py_ssize_t start;
     Slice slice = {.gate = gate};
-    if (!PyArg_ParseTuple(args, "SnO!SOOO:answer", &data, &start, &PyFloat_Type, &slice.wall, &tail, &slice.general,
+    if (!PyArg_ParseTuple(args, "SO!SOOO:answer", &data, &PyFloat_Type, &slice.wall, &tail, &slice.general,
                           &slice.ask, &slice.failed) ||
         !gate_now(gate, &slice.now))
         return NULL;
-    if (start < 0 || start > PyBytes_GET_SIZE(data))
-        return PyErr_Format(PyExc_ValueError, "a slice begins within its message");
-    const byte *first = (const byte *)PyBytes_AS_STRING(data), *at = first + start;
+    const byte *first = (const byte *)PyBytes_AS_STRING(data), *at = first;
     const byte *stop = first + PyBytes_GET_SIZE(data);
     slice.tail = (Text){(const byte *)PyBytes_AS_STRING(tail), (const byte *)PyBytes_AS_STRING(tail) + PyBytes_GET_SIZE(tail)};
     int count = 0;

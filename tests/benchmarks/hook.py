@@ -26,6 +26,7 @@ from grpc import aio
 
 from agent.ingress.hook.server import HookServer, server_options
 from agent.ingress.hook.settings import HookSettings
+from agent.ops.collection import Collection
 from agent.policy.compile import compile_policy
 from agent.screening import Decision, Passed, Screening
 from agent.service import Service
@@ -91,7 +92,7 @@ async def serve(folder: Path) -> None:
     pb_grpc.add_ScreeningServiceServicer_to_server(Empty(), empty)
     empty.add_insecure_port(f"unix:{folder}/empty.sock")
     await empty.start()
-    gc.freeze()
+    Collection(0.0).begin()  # as the daemon does
     print("ready", flush=True)
     await asyncio.to_thread(sys.stdin.read)
     await asyncio.gather(hook.stop(0.0), empty.stop(0.0))

@@ -5,7 +5,6 @@ Records go nowhere, as Kamailio keeps none; the spool has a bench of its own.
 """
 
 import asyncio
-import gc
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 from agent.ingress.redirect.server import RedirectServer
 from agent.ingress.redirect.settings import Listen, RedirectSettings
 from agent.loading import open_list
+from agent.ops.collection import Collection
 from agent.policy.compile import compile_policy
 from agent.screening import Decision, Passed, Screening
 from agent.service import Service
@@ -44,10 +44,7 @@ async def serve(dno_list: Path) -> None:
         Service(Screening(policy), NoRecords()), RedirectSettings(udp=(Listen("127.0.0.1", 0),)), failures.append
     )
     await server.start()
-    # What lives as long as the process is no garbage; the daemon does the same.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(10_000, 50, 1000)
+    Collection(0.0).begin()  # as the daemon does
     print(server.addresses[0][1].port, flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
     await server.stop(0.0)

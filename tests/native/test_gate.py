@@ -226,7 +226,7 @@ def test_requests_of_the_hook_are_answered_counted_and_recorded_as_by_the_refere
         said = b"".join(desks[1].answer_all(wire.read_requests(data, WHEN)))
         start, parts = 0, []
         while start < len(data) and (gate := desks[0].gate_for(data[start:])) is not None:
-            responses, end = desks[0].answer_by(gate, data[start:], 0, WHEN)
+            responses, end = desks[0].answer_by(gate, data[start:], WHEN)
             parts.append(responses)
             start += end
         if start < len(data):

@@ -81,19 +81,21 @@ class Desk:
         gate = self._gates.gate
         return gate if gate is not None and gate.plain(data) >= 0 else None
 
-    def answer_by(self, gate: "Gate", data: bytes, start: int, now: float) -> tuple[bytes, int]:
-        """The responses to the requests of a message that begin at byte `start`, as many as may be answered at once,
-        and where the next one begins. `now` is the time of requests that state none."""
+    def answer_by(self, gate: "Gate", data: bytes, now: float) -> tuple[bytes, int]:
+        """The responses to the first requests of a message, as many as may be answered at once, and where the next one
+        begins. `now` is the time of requests that state none."""
         began, self._wall = self._clock(), now
-        count = 0
+        responses, end, count = b"", len(data), 0
         try:
             tail = self._writer.tail(self._service.policy.generation)
-            responses, end, count = gate.answer(data, start, now, tail, self._general, self._ask, self._not_taken)
-        finally:  # whatever happens: what was decided is counted and recorded
-            passed, trunks = gate.take()
-            if passed:
-                self._service.let_pass(passed, trunks, (self._clock() - began) / max(count, len(passed)))
+            responses, end, count = gate.answer(data, now, tail, self._general, self._ask, self._not_taken)
+        except Exception as error:  # a fault of the gate itself: all of these calls pass
+            self._failed(error)
+            responses = b"".join([self._not_taken(request[0]) for request in wire.read_requests(data, now)])
+        passed, trunks = gate.take()  # whatever happened: what was decided is counted and recorded
+        if passed:
             self.requests += len(passed)
+            self._service.let_pass(passed, trunks, (self._clock() - began) / max(count, len(passed)))
         return responses, end
 
     def _general(self, data: bytes) -> bytes:

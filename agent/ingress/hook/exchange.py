@@ -96,19 +96,17 @@ class ScreenExchange:
 
     async def _answer_by_gate(self, data: bytes) -> None:
         """As `_answer`, for a message that the compiled hot path can take: unless the policy changes meanwhile."""
-        start, now = 0, self._clock()
-        while start < len(data):
-            if start:
-                await asyncio.sleep(0)
-                data, start = data[start:], 0
-            if not await self._have_room():
-                return
+        now = self._clock()
+        while data and await self._have_room():
             gate = self._desk.gate_for(data)
             if gate is None:
-                return await self._answer(wire.read_requests(data, now))
-            responses, start = self._desk.answer_by(gate, data, start, now)
+                await self._answer(wire.read_requests(data, now))
+                break
+            responses, end = self._desk.answer_by(gate, data, now)
             self._put([responses])
-        return None
+            data = data[end:]
+            if data:
+                await asyncio.sleep(0)
 
     async def _have_room(self) -> bool:
         """Wait until the heap is within its bound; False if nobody waits for answers any more, so that nothing is
