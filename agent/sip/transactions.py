@@ -203,11 +203,11 @@ class ServerTransactions(Generic[Destination]):
                     out.append((it.payload, it.destination))
                     self.retransmissions += 1
                     self._run(it, stage + 1, now)
-        while self._confirmed and (it := self._confirmed[0]).deadline <= now:
-            self._confirmed.popleft()
-            if it.state is CONFIRMED:
-                self._move(it, Event.TIMER_I)
-                self._forget(it)
+        while self._confirmed and self._confirmed[0].deadline <= now:
+            old = self._confirmed.popleft()
+            if old.state is CONFIRMED:
+                self._move(old, Event.TIMER_I)
+                self._forget(old)
         return out
 
     def _head(self, stage: int) -> Transaction[Destination] | None:

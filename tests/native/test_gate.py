@@ -92,7 +92,7 @@ class Redirect(Side):
         self.responder._secret = SECRET
         endpoint._gates = GateKeeper(self.service, endpoint._sender, self.responder.passing, serves_sessions=False)
         if not compiled:
-            endpoint._gates._build = lambda _screening: None  # type: ignore[method-assign]
+            endpoint._gates._build = lambda _screening: None  # type: ignore[assignment, method-assign]
         endpoint._timer = cast("object", "not to be armed")  # type: ignore[assignment]
 
     @property

@@ -4,6 +4,7 @@ Few callers, calls and branches, so that copies, forks and retries come by thems
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from hypothesis import strategies as st
 
@@ -135,7 +136,7 @@ def policies() -> list[pb.Policy]:
         pb.Trunk(id="owner", sources=["127.0.0.6"], customer="corp"),
         pb.Trunk(id="psap", sources=["127.0.0.7"]),
     ]  # fmt: skip
-    own = {"local_addresses": ["127.0.0.10"], "trunks": trunks, "customers": [
+    own: Any = {"local_addresses": ["127.0.0.10"], "trunks": trunks, "customers": [
         pb.Customer(id="acme"), pb.Customer(id="corp", numbers=["+12015550100"])]}  # fmt: skip
     everything = pb.Policy(
         **own,
