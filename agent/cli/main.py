@@ -4,6 +4,7 @@ import argparse
 import importlib
 import io
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
@@ -65,6 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.command is None:
         parser.print_help(sys.stderr)
         return USAGE_ERROR
+    # What the X.509 library warns of stands in certificates of strangers, and agent.identity judges them itself.
+    warnings.filterwarnings("ignore", module=r"agent\.identity\.")
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Names of files, lists and callers may hold what this terminal cannot show, or no text at all.
         sys.stdout.reconfigure(errors="backslashreplace")
