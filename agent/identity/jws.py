@@ -56,16 +56,20 @@ def read_jws(token: bytes) -> Jws:
 
 def split(token: bytes) -> tuple[bytes, bytes, bytes, bytes]:
     """Header, payload and signature, still encoded, and the bytes that are signed. Raises ParseError."""
-    parts = token.split(b".")
-    if len(parts) != 3:
-        raise ParseError("token", f"{len(parts)} parts, not three")
-    header, payload, signature = parts
-    return header, payload, signature, token[: -len(signature) - 1] if signature else token[:-1]
+    signed, _, signature = token.rpartition(b".")
+    header, dot, payload = signed.partition(b".")
+    if not dot or b"." in payload:
+        raise ParseError("token", f"{token.count(b'.') + 1} parts, not three")
+    return header, payload, signature, signed
 
 
 def read_object(encoded: bytes, place: str) -> dict[str, Any]:
     """The JSON object in one part. Raises ParseError."""
-    raw = decode(encoded, place)
+    return parse_object(decode(encoded, place), place)
+
+
+def parse_object(raw: bytes, place: str) -> dict[str, Any]:
+    """The JSON object in these bytes. Raises ParseError."""
     try:
         value = _read_json(raw)
     except UnicodeError:

@@ -5,7 +5,6 @@ from where it says. Knows neither the call nor the time.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, NamedTuple
 
@@ -13,11 +12,14 @@ from agent.identity.claims import SUPPORTED
 from agent.identity.model import Failure
 from agent.identity.passport import Passport, PassportReader
 from agent.identity.recent import Recent
-from agent.identity.rows import IdentityRow, read_rows
+from agent.identity.rows import MAX_ROW, IdentityRow, read_rows
 from agent.identity.x5u import check_url
 from agent.model import ParseError
+from agent.sip.headers import WHITE_SPACE
 
 _SHAKEN_PARAMETERS: Final = frozenset({"info", "alg", "ppt"})
+# Bytes. A longer one is read anew each time, so that nobody fills memory with them.
+_MAX_TAIL: Final = 512
 
 
 class Stage(IntEnum):
@@ -38,9 +40,13 @@ class Stage(IntEnum):
 
 
 class ReadRow(NamedTuple):
-    """An Identity row and its PASSporT; without one, `failure` and `why` say what is wrong."""
+    """An Identity row and its PASSporT; without one, `failure` and `why` say what is wrong.
 
-    row: IdentityRow
+    `stated` and `url` are ppt and info of the row as sent; `ppt` is what it was read as, "" if that is not known.
+    """
+
+    stated: str
+    url: str
     ppt: str
     passport: Passport | None
     stage: Stage = Stage.GOOD
@@ -48,8 +54,7 @@ class ReadRow(NamedTuple):
     why: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
+class Claimed(NamedTuple):
     """What the rows of a call claim. `urls`: where the certificates are that must be fetched, each once."""
 
     rows: tuple[ReadRow, ...]
@@ -67,29 +72,59 @@ class RowReader:
         self._lenient = lenient
         self._passports = PassportReader(lenient=lenient)
         self._good_urls: Recent[str, bool] = Recent()
+        # What follows the token is the same in all calls of a signer: parameters that were found good, by their bytes.
+        self._tails: Recent[bytes, IdentityRow] = Recent()
 
     def read(self, values: Sequence[bytes]) -> Claimed:
         """Take the values of the Identity header (`Scan.identity`) apart. Never raises."""
         if not values:
             return NOTHING_CLAIMED
-        rows = tuple([self._read_row(row) for row in read_rows(values)])
+        if len(values) == 1 and (plain := self._read_known(values[0])) is not None:
+            return Claimed((plain,), (plain.url,))
+        split = read_rows(values)
+        rows = tuple([self._read_row(row) for row in split])
+        if len(values) == len(rows) == 1 and rows[0].passport is not None:
+            self._learn(split[0])
         return Claimed(rows, tuple(dict.fromkeys([row.passport.x5u for row in rows if row.passport is not None])))
+
+    def _learn(self, row: IdentityRow) -> None:
+        tail = row.raw.partition(b";")[2]
+        if len(tail) <= _MAX_TAIL:
+            self._tails.put(tail, row)
+
+    def _read_known(self, value: bytes) -> ReadRow | None:
+        """The short way to what `_read_row` gives, for a value whose parameters were good before; None if it must go
+        the long way, which also knows what is wrong."""
+        head, _, tail = value.partition(b";")
+        known = self._tails.get(tail)
+        if known is None or len(value) > MAX_ROW:
+            return None
+        try:
+            passport = self._passports.read(head.strip(WHITE_SPACE))
+        except ParseError:
+            return None
+        ppt, url = passport.ppt, passport.x5u
+        if url != known.url or (ppt != known.ppt and known.ppt and ppt != known.ppt.lower()):
+            return None
+        return ReadRow(known.ppt, url, ppt, passport)
 
     def _read_row(self, row: IdentityRow) -> ReadRow:
         ppt = row.ppt.lower()  # a token of SIP is the same in any case (RFC 3261 7.3.1)
         if ppt and ppt not in SUPPORTED:
-            return ReadRow(row, ppt, None, Stage.IGNORED, Failure.MISSING, "a PASSporT type that is not supported")
+            return ReadRow(
+                row.ppt, row.url, ppt, None, Stage.IGNORED, Failure.MISSING, "a PASSporT type that is not supported"
+            )
         if fault := row.fault or self._parameter_fault(row, ppt):
-            return _unreadable(row, ppt, fault)
+            return _refused(row, ppt, Stage.UNREADABLE, Failure.INVALID, fault)
         try:
             passport = self._passports.read(row.token)
         except ParseError as error:
-            return _unreadable(row, ppt, f"{error.place}: {error.reason}")
+            return _refused(row, ppt, Stage.UNREADABLE, Failure.INVALID, f"{error.place}: {error.reason}")
         if ppt and passport.ppt != ppt:
-            return _unreadable(row, ppt, "ppt differs from that of the PASSporT")
+            return _refused(row, ppt, Stage.UNREADABLE, Failure.INVALID, "ppt differs from that of the PASSporT")
         if why := self._url_fault(row.url, passport.x5u):
-            return ReadRow(row, passport.ppt, None, Stage.NO_URL, Failure.INFO, why)
-        return ReadRow(row, passport.ppt, passport)
+            return _refused(row, passport.ppt, Stage.NO_URL, Failure.INFO, why)
+        return ReadRow(row.ppt, row.url, passport.ppt, passport)
 
     def _parameter_fault(self, row: IdentityRow, ppt: str) -> str:
         """RFC 8224 4 makes alg (then ES256) and ppt optional and lets others stand; SHAKEN has just these three."""
@@ -116,5 +151,5 @@ class RowReader:
         return ""
 
 
-def _unreadable(row: IdentityRow, ppt: str, why: str) -> ReadRow:
-    return ReadRow(row, ppt, None, Stage.UNREADABLE, Failure.INVALID, why)
+def _refused(row: IdentityRow, ppt: str, stage: Stage, failure: Failure, why: str) -> ReadRow:
+    return ReadRow(row.ppt, row.url, ppt, None, stage, failure, why)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from agent.identity.checks import other_callee, other_caller, outside_constraints, stale, unusable
-from agent.identity.claims import DIV, SHAKEN
+from agent.identity.claims import DIV, NO_CLAIMS, SHAKEN
 from agent.identity.diversion import find_chain
 from agent.identity.jws import verify_es256
 from agent.identity.model import (
@@ -62,6 +62,10 @@ class _Outcome(NamedTuple):
     spc: str = ""
 
 
+_NO_OUTCOME: Final = _Outcome(Stage.IGNORED, Failure.MISSING, "")
+_GOOD: Final = Stage.GOOD  # a member of an enumeration takes longer to find than a global
+
+
 class Verifier:
     """Verifies calls under one set of settings. Keeps what was read and verified lately, and which tokens were shown.
 
@@ -74,7 +78,7 @@ class Verifier:
         self.replay = replay
         self.signatures = 0
         self._reader = RowReader(settings.ports, lenient=settings.lenient)
-        self._verified: Recent[tuple[bytes, bytes, str], bool] = Recent()
+        self._verified: Recent[bytes, tuple[bytes, str, bool]] = Recent()
 
     def read(self, values: Sequence[bytes]) -> Claimed:
         """Take the values of the Identity header (`Scan.identity`) apart. Never raises."""
@@ -95,26 +99,28 @@ class Verifier:
         rows = claimed.rows
         if not rows:
             return NOT_SIGNED
-        case = _Case(self, credentials, call, when, any(row.ppt == DIV for row in rows))
+        case = _Case(self, credentials, call, when)
+        if len(rows) == 1:  # most calls: there is no diversion to be found
+            return _conclude(rows, (case.place(rows[0], case.check(rows[0])),))
+        case.diverted = any(row.ppt == DIV for row in rows)
         outcomes = [case.check(row) for row in rows]
-        if case.diverted:
-            case.diversions = [
-                (row.passport, outcome) for row, outcome in zip(rows, outcomes, strict=True) if row.ppt == DIV
-            ]
-        placed = [case.place(row, outcome) for row, outcome in zip(rows, outcomes, strict=True)]
-        return _conclude(rows, placed)
+        case.diversions = [
+            (row.passport, outcome) for row, outcome in zip(rows, outcomes, strict=True) if row.ppt == DIV
+        ]
+        return _conclude(rows, [case.place(row, outcome) for row, outcome in zip(rows, outcomes, strict=True)])
 
     def is_signed(self, passport: Passport, credential: Credential) -> bool:
         """Whether the signature is that of the credential; computed once per token and key."""
-        # The whole of what is signed is in the key: a known signature says nothing of other claims.
-        key = (passport.signed, passport.signature, credential.sha256)
-        known = self._verified.get(key)
-        if known is None:
-            self.signatures += 1
-            public_key = credential.public_key
-            known = public_key is not None and verify_es256(public_key, passport.signed, passport.signature)
-            self._verified.put(key, known)
-        return known
+        _, _, _, _, _, signed, signature = passport
+        known = self._verified.get(signature)
+        # A signature that is known says nothing of other claims, nor under another key.
+        if known is not None and known[0] == signed and known[1] == credential.sha256:
+            return known[2]
+        self.signatures += 1
+        public_key = credential.public_key
+        verified = public_key is not None and verify_es256(public_key, signed, signature)
+        self._verified.put(signature, (signed, credential.sha256, verified))
+        return verified
 
 
 class _Case:
@@ -128,13 +134,12 @@ class _Case:
         credentials: Mapping[str, Credential | Unreachable],
         call: SignalledCall,
         when: float,
-        diverted: bool,
     ) -> None:
         self.verifier = verifier
         self.credentials = credentials
         self.call = call
         self.when = when
-        self.diverted = diverted
+        self.diverted = False
         self.diversions: Sequence[tuple[Passport | None, _Outcome]] = ()
 
     def check(self, row: ReadRow) -> _Outcome:
@@ -152,11 +157,11 @@ class _Case:
             return _Outcome(Stage.UNTRUSTED, Failure.CREDENTIAL, why, spc)
         if not self.verifier.is_signed(passport, credential):
             return _Outcome(Stage.FORGED, Failure.INVALID, "the signature is not that of the certificate", spc)
-        if why := outside_constraints(credential, passport.payload):
+        if why := outside_constraints(credential, passport):
             return _Outcome(Stage.FORBIDDEN, Failure.CREDENTIAL, why, spc)
         if why := other_caller(passport.claims, self.call):
             return _Outcome(Stage.OTHER_CALL, Failure.MISMATCH, why, spc)
-        return _Outcome(Stage.GOOD, None, "", spc)
+        return _Outcome(_GOOD, None, "", spc)
 
     def _stale(self, passport: Passport) -> str:
         settings, date = self.verifier.settings, self.call.date
@@ -211,31 +216,25 @@ class _Case:
 
 
 def _conclude(rows: Sequence[ReadRow], outcomes: Sequence[_Outcome]) -> Verification:
-    """What the rows amount to together (RFC 8224 6.2.1): one good PASSporT suffices, unless one is a replay."""
-    checks = tuple(
-        [
-            RowCheck(row.row.ppt, row.row.url, outcome.failure, outcome.why, outcome.spc)
-            for row, outcome in zip(rows, outcomes, strict=True)
-        ]
-    )
-    psap_callback = any(
-        row.passport is not None and row.passport.claims.psap_callback and outcome.failure is None
-        for row, outcome in zip(rows, outcomes, strict=True)
-    )
-    # A row that cannot be read and names no type may have been meant as shaken.
-    callers = [i for i, row in enumerate(rows) if row.ppt in {SHAKEN, ""}]
-    if not callers:
-        types = ", ".join(dict.fromkeys([row.ppt for row in rows]))
-        why = f"no PASSporT of type shaken, only {types}"
-        return Verification(Failure.MISSING, why, rows=checks, psap_callback=psap_callback)
-    best = max(callers, key=lambda i: _merit(rows[i], outcomes[i]))
-    passport, (_, failure, why, spc) = rows[best].passport, outcomes[best]
-    attest = origid = ""
-    if passport is not None:
-        attest, origid = passport.claims.attest, passport.claims.origid
-    return Verification(failure, why or f"attested {attest} by {spc}", attest, spc, origid, checks, psap_callback)
+    """What the rows amount to together (RFC 8224 6.2.1): one good PASSporT suffices, unless one is a replay.
 
-
-def _merit(row: ReadRow, outcome: _Outcome) -> tuple[int, int]:
-    """Which row speaks for the call: the one that got furthest; of two good ones that with the higher attestation."""
-    return outcome.stage, -ord(row.passport.claims.attest) if row.passport is not None else 0
+    The row that got furthest speaks for the call; of two good ones, that with the higher attestation.
+    """
+    checks = []
+    psap_callback = False
+    furthest, attest, origid, best = -1, "", "", _NO_OUTCOME
+    for (stated, url, ppt, passport, _, _, _), outcome in zip(rows, outcomes, strict=True):
+        stage, failure, why, spc = outcome
+        checks.append(RowCheck(stated, url, failure, why, spc))
+        claims = passport.claims if passport is not None else NO_CLAIMS
+        if ppt == SHAKEN or not ppt:  # what cannot be read and names no type may have been meant as shaken
+            if stage > furthest or (stage == furthest and claims.attest < attest):
+                furthest, attest, origid, best = stage, claims.attest, claims.origid, outcome
+        elif claims.psap_callback and failure is None:
+            psap_callback = True
+    _, failure, why, spc = best
+    if furthest < 0:
+        why = f"no PASSporT of type shaken, only {', '.join(dict.fromkeys([row.stated for row in rows]))}"
+    elif failure is None:
+        why = f"attested {attest} by {spc}"
+    return Verification(failure, why, attest, spc, origid, tuple(checks), psap_callback)
