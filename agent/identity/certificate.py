@@ -186,7 +186,7 @@ def read_certificate(der: bytes) -> Certificate:
         signed, signature = _envelope(der)
     except DerError as error:
         raise CertificateError(f"is no certificate: {error}") from None
-    library = by_library(lambda: _library(der, signed), "cannot be read")
+    library = by_library(lambda: _library(der, signed), "is no certificate that can be read")
     extensions = by_library(lambda: library.extensions, "has extensions that cannot be read")
     basic = _extension(extensions, x509.BasicConstraints)
     key_id = _extension(extensions, x509.SubjectKeyIdentifier)

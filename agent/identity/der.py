@@ -51,6 +51,8 @@ def read_element(data: bytes, start: int = 0) -> Element:
         size = length & 0x7F
         if not 1 <= size <= _LENGTH_BYTES:
             raise DerError("has an indefinite or immense length")
+        if len(data) < begin + size:
+            raise DerError("ends inside a tag or length")
         length = int.from_bytes(data[begin : begin + size], "big")
         begin += size
         if length < 128 or length < 1 << 8 * (size - 1):
