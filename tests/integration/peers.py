@@ -38,6 +38,7 @@ def need(*programs: str) -> None:
 
 
 _PACKAGES: Final = {"sipp": "sip-tester"}
+_MODULE_PACKAGES: Final = {"app_python3": "kamailio-python3-modules", "secsipid": "kamailio-secsipid-modules"}
 
 
 def need_kamailio(*modules: str) -> None:
@@ -45,7 +46,8 @@ def need_kamailio(*modules: str) -> None:
     need("kamailio")
     for module in modules:
         if not any((folder / f"{module}.so").exists() for folder in KAMAILIO_MODULES):
-            pytest.skip(f"Kamailio's module {module} is not installed (apt-get install kamailio-python3-modules)")
+            package = _MODULE_PACKAGES.get(module, "kamailio")
+            pytest.skip(f"Kamailio's module {module} is not installed (apt-get install {package})")
 
 
 def free_port(kind: int = socket.SOCK_DGRAM) -> int:
@@ -54,6 +56,18 @@ def free_port(kind: int = socket.SOCK_DGRAM) -> int:
         probe.bind((LOOPBACK, 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def free_sip_port() -> int:
+    """A port of the loopback address that nobody uses just now, neither by UDP nor by TCP."""
+    while True:
+        port = free_port()
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            try:
+                probe.bind((LOOPBACK, port))
+            except OSError:
+                continue
+            return port
 
 
 def wait_for(condition: Callable[[], object], what: str, seconds: float = START_SECONDS) -> None:
@@ -177,7 +191,7 @@ class Kamailio(Peer):
         include: Sequence[Path] = (),
         env: dict[str, str] | None = None,
     ) -> None:
-        self.port = free_port()
+        self.port = free_sip_port()
         listen = {f"SBC_LISTEN_{kind.upper()}": f"{kind}:{LOOPBACK}:{self.port}" for kind in ("udp", "tcp")}
         values = {**listen, "SBC_FROM_OTHERS": f'"udp:{LOOPBACK}:{self.port}"', **defines}
         # Included files are looked for beside the one that includes them.
