@@ -16,6 +16,9 @@ from agent.model import ConfigError
 from agent.ops.settings import AdminSettings, LogSettings, MetricsSettings, PolicySettings, ShutdownSettings
 from agent.records.settings import SpoolSettings
 from agent.settings import fill
+from agent.stir.api.settings import StirApiSettings
+from agent.stir.settings import IdentitySettings
+from agent.stir.signing_settings import SigningSettings
 
 CONFIG_FILE: Final = Path("/etc/sbc-edge-agent/agent.toml")
 MAX_CONFIG_BYTES: Final = 1 << 20
@@ -29,6 +32,9 @@ class Config:
     policy: PolicySettings = field(default_factory=PolicySettings)
     hook: HookSettings | None = None
     redirect: RedirectSettings | None = None
+    identity: IdentitySettings | None = None
+    signing: SigningSettings | None = None
+    stir_api: StirApiSettings | None = None
     records: SpoolSettings | None = None
     metrics: MetricsSettings = field(default_factory=MetricsSettings)
     admin: AdminSettings = field(default_factory=AdminSettings)
@@ -40,6 +46,8 @@ class Config:
             raise ConfigError("hook", "there is neither [hook] nor [redirect]: no SBC could ask about a call")
         if self.redirect is not None and not (self.redirect.udp or self.redirect.tcp or self.redirect.tls):
             raise ConfigError("redirect.udp", "it listens nowhere: give it an address, here or in tcp or tls")
+        if self.stir_api is not None and self.identity is None:
+            raise ConfigError("stir_api", "needs [identity]: it says whose certificates are to be trusted")
 
 
 def read_config(text: str) -> Config:

@@ -88,15 +88,12 @@ def parse_object(raw: bytes, place: str) -> dict[str, Any]:
 def decode(encoded: bytes, place: str) -> bytes:
     """base64url without padding (RFC 7515 2). Raises ParseError."""
     try:
-        return a2b_base64(encoded.translate(_TO_BASE64) + _PADDING[len(encoded) & 3], strict_mode=True)
+        decoded = a2b_base64(encoded.translate(_TO_BASE64) + _PADDING[len(encoded) & 3], strict_mode=True)
     except Base64Error:
-        if not encoded:
-            reason = "empty"
-        elif b"=" in encoded:
-            reason = "base64url with padding"
-        else:
-            reason = "not base64url"
-        raise ParseError(place, reason) from None
+        raise ParseError(place, "base64url with padding" if b"=" in encoded else "not base64url") from None
+    if not decoded:
+        raise ParseError(place, "empty")
+    return decoded
 
 
 def read_signature(encoded: bytes) -> bytes:

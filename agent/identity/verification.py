@@ -27,13 +27,11 @@ from agent.identity.passport import Passport
 from agent.identity.reading import Claimed, ReadRow, RowReader, Stage
 from agent.identity.recent import Recent
 from agent.identity.replay import ReplayCache
+from agent.identity.x5u import PORTS
 
 MAX_TRANSFER: Final = 3 * 3600.0
 """Seconds that the original PASSporT and inner diversions of a diverted call may be old: a call can ring, be talked on
 and then be transferred, and its iat is copied. The outermost one is held to the freshness window."""
-
-PORTS: Final = (443, 8443)
-"""Ports that an x5u may name (ATIS-1000074 5.3.1)."""
 
 _NOT_FETCHED: Final = Unreachable("the certificate was not fetched")
 

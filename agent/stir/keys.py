@@ -14,9 +14,8 @@ import re
 import stat
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Final
 from uuid import uuid4
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -26,45 +25,18 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from agent.identity.attesting import rows_to_add
 from agent.identity.certificate import CHAIN_BYTES_MAX, Certificate, CertificateError, read_chain
 from agent.identity.signing import Signer
-from agent.identity.verification import PORTS
-from agent.identity.x5u import check_url
 from agent.model import CallAttempt, ConfigError
 from agent.policy.policy import Policy
 from agent.records.record import rfc3339
-from agent.settings import Range
+from agent.stir.signing_settings import SigningSettings
 
 DAY: Final = 86_400.0
 KEY_BYTES_MAX: Final = 16 << 10
 """A P-256 key is 240 bytes of PEM; a file beyond this is something else that was given by mistake."""
 
-_CREDENTIAL: Final = re.compile(r"[A-Za-z0-9._-]{1,255}", re.ASCII)  # a file name, and one only (systemd.exec(5))
 # OpenSSL may write the parameters of the curve as a block of their own before the key.
 _KEY_BLOCK: Final = re.compile(rb"-----BEGIN ([A-Z ]*)PRIVATE KEY-----.*?-----END \1PRIVATE KEY-----", re.DOTALL)
 _DIV: Final = b";ppt=div"
-
-
-@dataclass(frozen=True, slots=True)
-class SigningSettings:
-    """[signing] of agent.toml: with what is signed. Which calls are is the policy's. Raises ConfigError."""
-
-    certificate: Path
-    """PEM, the signer's certificate first, as it is served under x5u."""
-    x5u: str
-    """Where verifiers get it: an https URL without query. A new key needs a new URL, since they keep what they got."""
-    key: Path | None = None
-    """PEM, unencrypted, readable for nobody but the agent (mode 0600)."""
-    credential: str = ""
-    """Instead: the name of a systemd credential (LoadCredential=, LoadCredentialEncrypted=)."""
-    warn_days: Annotated[float, Range(0.0, 365.0)] = 14.0
-    """The agent says that it is not well when the certificate ends in less."""
-
-    def __post_init__(self) -> None:
-        if (self.key is None) is not bool(self.credential):
-            raise ConfigError("key", "name either key, a file, or credential, one of systemd's")
-        if self.credential and (not _CREDENTIAL.fullmatch(self.credential) or self.credential in {".", ".."}):
-            raise ConfigError("credential", "must be the name of a systemd credential, without a folder")
-        if why := check_url(self.x5u, PORTS):
-            raise ConfigError("x5u", why)
 
 
 def load_signer(settings: SigningSettings, environment: Mapping[str, str]) -> Signer:
