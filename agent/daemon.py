@@ -6,6 +6,7 @@ Nothing else wires parts together. What runs is decided by the sections of agent
   the SBC lets calls pass. On a reload the old policy stays.
 - a way in (hook, redirect) cannot start: the others run, it is tried again. If none can: exit 1, systemd tries again.
 - metrics, admin or records cannot start: calls are screened without them, they are tried again, `health` says why.
+- identity cannot start (no trust list, no key): calls are neither verified nor signed, and `health` says why.
 - a fault in a timer or a signal's work: counted, logged once per kind, and life goes on.
 """
 
@@ -25,6 +26,7 @@ from agent.ingress.hook.server import HookServer
 from agent.ingress.redirect.server import RedirectServer
 from agent.model import ConfigError
 from agent.ops.admin import AdminServer, AdminService, finds_nothing
+from agent.ops.component import Server
 from agent.ops.explaining import Finder
 from agent.ops.log import Log
 from agent.ops.metrics import Page
@@ -69,6 +71,32 @@ class Sinks:
             put(decision)
 
 
+class Unprovided:
+    """Stands where [identity] and [signing] are not: says so if the policy asks for them."""
+
+    name = "identity"
+
+    def __init__(self, screening: Screening) -> None:
+        self._screening = screening
+
+    async def start(self) -> None:
+        """Nothing."""
+
+    async def stop(self, _grace: float) -> None:
+        """Nothing."""
+
+    def health(self) -> tuple[bool, str]:
+        """Not well where calls should be verified or signed, and nobody does."""
+        policy = self._screening.policy
+        if policy.identity is None and policy.signing is None:
+            return True, "not used"
+        return False, "the policy has calls verified or signed, and agent.toml has neither [identity] nor [signing]"
+
+    def counters(self) -> Mapping[str, int]:
+        """None."""
+        return {}
+
+
 class SpoolServer:
     """The spool as a server: it rolls up what the service counts."""
 
@@ -87,18 +115,19 @@ class SpoolServer:
 
 @dataclass(slots=True)
 class Parts:
-    """What runs. `records` starts first and stops after the ways in; `around` starts last and stops last."""
+    """What runs. `records` and `identity` start first and stop after the ways in; `around` starts and stops last."""
 
     service: Service
     readings: Readings
     keeper: PolicyKeeper
     records: list[Supervised]
+    identity: list[Supervised]
     ways_in: list[Supervised]
     around: list[Supervised]
 
     def in_order(self) -> list[Supervised]:
         """As they start."""
-        return [*self.records, *self.ways_in, *self.around]
+        return [*self.records, *self.identity, *self.ways_in, *self.around]
 
 
 class Daemon:
@@ -160,6 +189,7 @@ class Daemon:
         self._log.info("draining", grace_seconds=grace)
         await stop_all(parts.ways_in, grace, self._hasten, self._log)
         patience = FLUSH_SECONDS if self._hasten.is_set() else max(grace, FLUSH_SECONDS)
+        await stop_all(parts.identity, min(grace, LOOKERS_SECONDS), self._hasten, self._log)
         await stop_all(parts.records, patience, asyncio.Event(), self._log)  # what is decided is not lost by haste
         await stop_all(parts.around, min(grace, LOOKERS_SECONDS), self._hasten, self._log)
         for timer in self._timers:
@@ -210,10 +240,51 @@ def build_parts(config: Config, policy: Policy, log: Log, end: Callable[[], None
     readings = Readings(service, log, [], installed_version())
     keeper = PolicyKeeper(service, config.policy.file, readings.changes, log)
     records = [] if spool is None else [Supervised(lambda: SpoolServer(spool, service), "records", log)]
-    parts = Parts(service, readings, keeper, records, build_ways_in(config, service, log), [])
+    identity = build_identity(config, service, log)
+    parts = Parts(service, readings, keeper, records, identity, build_ways_in(config, service, log), [])
     parts.around = build_around(config, parts, log, end)
     readings.components = parts.in_order()
     return parts
+
+
+def build_identity(config: Config, service: Service, log: Log) -> list[Supervised]:
+    """Verification, signing and the API for both, where agent.toml has them."""
+    if config.identity is None and config.signing is None:
+        return [_alone(Unprovided(service.screening), log)]
+    # Imported here: an agent without them need not load a cryptographic library and one that fetches, 25 MB.
+    from agent.stir.stage import Stage  # noqa: PLC0415
+
+    fault = partial(log.fault, where="identity")
+    parts: list[Server] = []
+    source = keys = None
+    if config.identity is not None:
+        from agent.stir.keeper import TrustKeeper  # noqa: PLC0415
+        from agent.stir.source import CertificateSource  # noqa: PLC0415
+
+        source = CertificateSource(config.identity, fault)
+        parts += [source, TrustKeeper(config.identity, source.adopt, log)]
+    if config.signing is not None:
+        from agent.stir.keys import SigningKeys  # noqa: PLC0415
+
+        keys = SigningKeys(config.signing, os.environ)
+        parts.append(keys)
+    ports = () if config.identity is None else config.identity.ports
+    service.identity = stage = Stage(service.screening, source, keys, fault, ports)
+    parts.append(stage)
+    if config.stir_api is not None and source is not None:
+        from agent.stir.api.backends import Signs, Verifies, verstat_by  # noqa: PLC0415
+        from agent.stir.api.server import StirApiServer  # noqa: PLC0415
+
+        api, current = config.stir_api, partial(getattr, service, "policy")
+        verifies = Verifies(source, current, ports, api.answer_seconds)
+        signs = None if keys is None else Signs(lambda: keys.signer)
+        parts.append(StirApiServer(api, verifies, signs, verstat_by(current), partial(log.fault, where="stir_api")))
+    return [_alone(part, log) for part in parts]
+
+
+def _alone(part: Server, log: Log) -> Supervised:
+    """A part that others hold on to: the same one at every attempt to start."""
+    return Supervised(lambda: part, part.name, log)
 
 
 def build_ways_in(config: Config, service: Service, log: Log) -> list[Supervised]:

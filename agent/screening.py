@@ -148,7 +148,7 @@ class Screening:
             self._on_failure(error)
         return None
 
-    def unverified(self, observation: Observation, _now: float) -> CallAttempt | None:
+    def unverified(self, observation: Observation) -> CallAttempt | None:
         """The attempt that this message makes, if its Identity may be verified before it is decided.
 
         None for all that is not decided, and for calls that are emergency calls by whatever Identity: those wait for

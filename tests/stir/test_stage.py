@@ -94,9 +94,19 @@ def test_an_emergency_call_is_neither_verified_nor_waits() -> None:
 
 
 def test_without_anybody_to_trust_nothing_is_proved_of_a_call() -> None:
-    found = decided(staged(Certificates([URL], trusting=False)), signed(identity(WHEN))).attempt.identity
-    assert found is not None
-    assert (found.failure, found.why) == (Failure.UNREACHABLE, "no trust list is loaded")
+    service = staged(Certificates([URL], trusting=False))
+    assert decided(service, signed(identity(WHEN))).attempt.identity is None
+    assert isinstance(service.identity, Stage)
+    assert service.identity.counters()["identity_not_verified"] == 1
+
+
+def test_a_policy_that_asks_for_what_is_not_configured_is_told() -> None:
+    service = staged(None, pb.Policy(signing=pb.SigningRule()))
+    assert isinstance(service.identity, Stage)
+    well, why = service.identity.health()
+    assert not well
+    assert "no [identity]" in why
+    assert "no [signing]" in why
 
 
 def test_nothing_is_verified_that_no_policy_asks_for() -> None:
