@@ -37,6 +37,8 @@ class Certificates(Protocol):
 
     def peek(self, urls: Iterable[str]) -> Found | None: ...
 
+    def begin(self, urls: Iterable[str], why: str) -> Found: ...
+
     async def obtain(self, urls: Iterable[str], within: float) -> Found: ...
 
 
@@ -102,7 +104,8 @@ class Stage:
                 return self._wait(verifier, claimed, call, observation.when, within)
             if found is None:
                 self.overflows += within > 0
-                found = _all(claimed, "too many calls wait for certificates" if within > 0 else "there is no time left")
+                why = "too many calls wait for certificates" if within > 0 else "it is being fetched"
+                found = certificates.begin(claimed.urls, why)
             return self._judge(verifier, claimed, found, call, observation.when)
         except Exception as error:
             self._failed(error)
@@ -213,12 +216,6 @@ class Stage:
             "identity_failures": self.failures,
             "identity_in_flight": self._waiting,
         }
-
-
-def _all(claimed: Claimed, why: str) -> Found:
-    """No certificate, for one reason."""
-    unreachable = Unreachable(why)
-    return dict.fromkeys(claimed.urls, unreachable)
 
 
 def _reasons(finding: Verification) -> tuple[tuple[str, bytes], ...]:

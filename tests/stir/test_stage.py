@@ -138,9 +138,11 @@ def test_a_call_waits_for_its_certificate_as_long_as_policy_and_client_agree() -
 
 
 def test_a_client_without_patience_gets_its_answer_at_once() -> None:
-    found = staged(Certificates(coming=[URL])).verify(signed(identity(WHEN)), 0.0)
+    certificates = Certificates(coming=[URL])
+    found = staged(certificates).verify(signed(identity(WHEN)), 0.0)
     assert isinstance(found, Verification)
     assert found.failure is Failure.UNREACHABLE
+    assert certificates.begun == [URL]  # for the next call
 
 
 def test_one_call_too_many_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
