@@ -34,7 +34,8 @@ def fetched_entry(
 ) -> Entry:
     """For what was just fetched."""
     if answer.fault:
-        return _brief(host, chain, answer, size, now + min(lifetime.seconds, RETRY_MOST))
+        kept = 0 if chain is None else size
+        return _brief(host, chain, answer, kept, now + min(lifetime.seconds, RETRY_MOST))
     until = now + lifetime.seconds
     usable = now + max_age if lifetime.stale else until
     return Entry(host, answer, chain, size, now + lifetime.seconds * RENEW_SHARE, until, usable)

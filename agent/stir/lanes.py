@@ -1,18 +1,14 @@
 """Who may fetch now: places for fetches, some of them kept for hosts that are known to be good.
 
 However many URLs of however many hosts strangers invent, and however slowly their servers and name servers answer,
-they take each other's places; certificates that calls are verified by are renewed on others. Waiting is bounded, too.
+they take each other's places; certificates that calls are verified by are renewed on others.
 """
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final
 
 from agent.stir.resolver import GetAddresses, Resolver
-
-WAITING_MAX: Final = 1024
-"""Fetches that wait for a place. What is beyond would not get one within any call's patience."""
 
 
 class Lane:
@@ -20,16 +16,14 @@ class Lane:
 
     def __init__(self, places: int, per_host: int, look_up: GetAddresses | None = None) -> None:
         self.resolve = Resolver(places, look_up).resolve
-        self.waiting = 0
-        self.running = 0
         self._free = asyncio.Semaphore(places)
         self._per_host = per_host
         self._hosts: dict[str, _Host] = {}
 
     @property
-    def is_full(self) -> bool:
-        """Whether one more fetch is one too many."""
-        return self.waiting >= WAITING_MAX
+    def is_busy(self) -> bool:
+        """Whether one more fetch would have to wait."""
+        return self._free.locked()
 
     @asynccontextmanager
     async def place(self, host: str, within: float) -> AsyncIterator[None]:
@@ -38,11 +32,9 @@ class Lane:
         gate.users += 1
         try:
             await self._enter(gate, within)
-            self.running += 1
             try:
                 yield
             finally:
-                self.running -= 1
                 self._free.release()
                 gate.free.release()
         finally:
@@ -51,17 +43,13 @@ class Lane:
                 del self._hosts[host]
 
     async def _enter(self, gate: "_Host", within: float) -> None:
-        self.waiting += 1
-        try:
-            async with asyncio.timeout(within):
-                await gate.free.acquire()
-                try:
-                    await self._free.acquire()
-                except BaseException:
-                    gate.free.release()
-                    raise
-        finally:
-            self.waiting -= 1
+        async with asyncio.timeout(within):
+            await gate.free.acquire()
+            try:
+                await self._free.acquire()
+            except BaseException:
+                gate.free.release()
+                raise
 
 
 class _Host:

@@ -1,8 +1,8 @@
 """Certificates by URL for whoever verifies calls: at once where they are known, fetched where they are not.
 
-Puts together who may fetch (lanes), the fetch, what is remembered (cache, disk) and what a chain is worth under the
-trust list in force. One event loop, no locks; reading and assessing chains has a thread. Every answer is a Credential
-or says why there is none; nothing is raised and nothing waits longer than it was told to.
+Puts together the network, what is remembered (cache, disk) and what a chain is worth under the trust list in force.
+All state belongs to the event loop; talking to servers, the disk, and reading and assessing chains have a thread each.
+Every answer is a Credential or says why there is none; nothing is raised and nothing waits longer than it was told to.
 """
 
 import asyncio
@@ -29,17 +29,18 @@ from agent.stir.entries import (
     to_store,
     usable_seconds,
 )
-from agent.stir.fetch import Fetched, Fetcher, FetchError, FetchRules, Trouble, tls_context
+from agent.stir.fetch import Fetched, FetchError, FetchRules, Trouble, tls_context
 from agent.stir.keeping import DiskKeeper
-from agent.stir.lanes import Lane
+from agent.stir.network import Network
 from agent.stir.resolver import GetAddresses
 from agent.stir.settings import IdentitySettings
 
 WAITERS_MAX: Final = 4096
 """Calls that wait for certificates at one time, some 3 kB each; one more has its answer at once."""
 
-FLIGHTS_MAX: Final = 2048
-"""Certificates on their way at one time, from disk or network, some 5 kB each."""
+FLIGHTS_MAX: Final = 1024
+"""Certificates of unknown hosts on their way at one time, some 5 kB each; as many again of known ones. What is beyond
+would not be there within any call's patience."""
 
 URLS_MAX: Final = 16
 """Of one call: as many as rows are read of it (agent.identity.rows)."""
@@ -47,15 +48,11 @@ URLS_MAX: Final = 16
 WITHIN_MAX: Final = 60.0
 """Seconds; no caller listens to ringing longer than that."""
 
-KNOWN_SHARE: Final = 4
-"""One place of so many is for hosts that have served a good certificate."""
-
 SLICE_PAUSE: Final = 2e-5
 """Seconds after each chain that is assessed again: thousands of them must not take the interpreter from the loop."""
 
 UNREADABLE: Final = "unreadable"
-OVERLOAD: Final = "overload"
-"""Kinds of failure beside those of a fetch: what came is no certificate; there was no place to fetch."""
+"""A kind of failure beside those of a fetch: what came is no certificate."""
 
 Answer = Credential | Unreachable
 
@@ -102,8 +99,8 @@ class CertificateSource:
         self._flights: dict[str, asyncio.Task[Answer]] = {}
         self._waiting = 0
         self._why_not = "not started yet"  # "" while it runs
-        self._fetcher: Fetcher | None = None
-        self._lanes: tuple[Lane, Lane] | None = None  # of known hosts, of strangers
+        self._under_way: Counter[bool] = Counter()  # flights, of known hosts and of others
+        self._network: Network | None = None
         self._thread: ThreadPoolExecutor | None = None
         self._turn = asyncio.Lock()
 
@@ -229,29 +226,33 @@ class CertificateSource:
         """The fetch of this URL, begun now if it was not; or why there is none."""
         if (flight := self._flights.get(url)) is not None:
             return flight
-        if self._why_not or self._lanes is None:
+        if self._why_not:
             return f"certificates are not fetched: {self._why_not}"
         if why := check_url(url, self._settings.ports):
             return why
         host = locate(url).host
-        known, strangers = self._lanes
-        lane = known if self._cache.knows_host(host) else strangers
-        if lane.is_full or len(self._flights) >= FLIGHTS_MAX:
-            self._failed[OVERLOAD] += 1
+        known = self._cache.knows_host(host)
+        if self._under_way[known] >= FLIGHTS_MAX:
+            self._failed[Trouble.OVERLOAD] += 1
             return "too many certificates are being fetched"
-        flight = asyncio.create_task(self._fly(url, host, lane), name="certificate")
+        flight = asyncio.create_task(self._fly(url, host, known), name="certificate")
         self._flights[url] = flight
-        flight.add_done_callback(lambda _: self._flights.pop(url, None))
+        self._under_way[known] += 1
+        flight.add_done_callback(lambda _: self._landed(url, known))
         return flight
 
-    async def _fly(self, url: str, host: str, lane: Lane) -> Answer:
+    def _landed(self, url: str, known: bool) -> None:
+        del self._flights[url]
+        self._under_way[known] -= 1
+
+    async def _fly(self, url: str, host: str, known: bool) -> Answer:
         """From the disk if memory has nothing, else from its server. Raises nothing but CancelledError."""
         try:
             if self._cache.get(url) is None:
                 restored = await self._restore(url, host)
                 if restored is not None and self._clock() < restored.until:
                     return restored.answer
-            return await self._from_server(url, host, lane)
+            return await self._from_server(url, host, known)
         except Exception as error:  # a fault of ours must not leave calls waiting
             self._on_failure(error)
             return self._remember_failure(url, host, f"fault of the agent: {type(error).__name__}")
@@ -272,17 +273,15 @@ class CertificateSource:
         self._cache.put(url, entry)
         return entry
 
-    async def _from_server(self, url: str, host: str, lane: Lane) -> Answer:
-        assert self._fetcher is not None
+    async def _from_server(self, url: str, host: str, known: bool) -> Answer:
+        assert self._network is not None
+        self._counts.fetches += 1
         try:
-            async with lane.place(host, self._settings.fetch_seconds):
-                self._counts.fetches += 1
-                fetched = await self._fetcher.fetch(url, lane.resolve)
-        except TimeoutError:
-            self._failed[OVERLOAD] += 1
-            return self._otherwise(url, f"no place to fetch it within {self._settings.fetch_seconds:g} s")
+            fetched = await self._network.fetch(url, known=known)
         except FetchError as error:
             self._failed[error.trouble] += 1
+            if error.trouble is Trouble.OVERLOAD:  # which says nothing of this URL
+                return self._otherwise(url, error.why)
             return self._remember_failure(url, host, error.why)
         return await self._take(url, host, fetched)
 
@@ -329,12 +328,8 @@ class CertificateSource:
             connect_seconds=settings.connect_seconds,
             body_bytes=CHAIN_BYTES_MAX,
         )
-        self._fetcher = Fetcher(rules, tls)
-        known = max(1, settings.max_fetches // KNOWN_SHARE)
-        self._lanes = (
-            Lane(known, settings.max_fetches_per_host, self._look_up),
-            Lane(settings.max_fetches - known, settings.max_fetches_per_host, self._look_up),
-        )
+        self._network = Network(rules, tls, settings.max_fetches, settings.max_fetches_per_host, self._look_up)
+        await self._network.start()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="certificates")
         await self._disk.start()
         self._why_not = ""
@@ -347,6 +342,8 @@ class CertificateSource:
             flight.cancel()
         if flights:
             await asyncio.wait(flights, timeout=grace)
+        if self._network is not None:
+            await self._network.stop(grace)
         await self._disk.stop(grace)
         if self._thread is not None:
             self._thread.shutdown(wait=False, cancel_futures=True)
@@ -365,7 +362,7 @@ class CertificateSource:
     def counters(self) -> Mapping[str, int]:
         """Counts since the start; the last few lines are what is now."""
         counts, cache = self._counts, self._cache
-        kinds = (*Trouble, UNREADABLE, OVERLOAD)
+        kinds = (*Trouble, UNREADABLE)
         return {
             "certificates_fetches": counts.fetches,
             **{f"certificates_failed_{kind}": self._failed[kind] for kind in kinds},
