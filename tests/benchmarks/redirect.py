@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,17 +105,21 @@ def calls(number: int, port: int) -> tuple[list[bytes], list[bytes]]:
     return invites, acks
 
 
-def drive(port: int, number: int) -> tuple[float, dict[bytes, int]]:
+Maker = Callable[[int, int], tuple[list[bytes], list[bytes]]]
+"""Makes the calls of a round, by its number and the port that they come from: INVITEs, and their ACKs up to the tag."""
+
+
+def drive(port: int, number: int, make: Maker = calls) -> tuple[float, dict[bytes, int]]:
     """Make all calls; seconds, and how many answers there were of each status. Raises if one is missing."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
-        invites, acks = calls(number, sock.getsockname()[1])
+        invites, acks = make(number, sock.getsockname()[1])
         server, fd = pack_address("127.0.0.1", port), sock.fileno()
         sent = answered = 0
         statuses: dict[bytes, int] = {}
         started = heard = perf_counter()
-        while answered < CALLS:
+        while answered < len(invites):
             out = []
             answers = recv_batch(fd, MAX_BATCH)
             for payload, _ in answers:
@@ -127,7 +131,7 @@ def drive(port: int, number: int) -> tuple[float, dict[bytes, int]]:
                 out.append((ack, server))
                 statuses[status] = statuses.get(status, 0) + 1
             answered += len(answers)
-            more = min(WINDOW - (sent - answered), CALLS - sent, MAX_BATCH)
+            more = min(WINDOW - (sent - answered), len(invites) - sent, MAX_BATCH)
             out += [(raw, server) for raw in invites[sent : sent + more]]
             sent += more
             if out and send_batch(fd, out):
@@ -145,11 +149,12 @@ def cpu_seconds(pids: list[int]) -> float:
     return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
 
 
-def measure(port: int, pids: list[int], number: int) -> Measured:
+def measure(port: int, pids: list[int], number: int, make: Maker = calls) -> Measured:
     """One round of calls."""
     before = cpu_seconds(pids)
-    seconds, statuses = drive(port, number)
-    return Measured((cpu_seconds(pids) - before) / CALLS * 1e6, CALLS / seconds, statuses)
+    seconds, statuses = drive(port, number, make)
+    count = sum(statuses.values())
+    return Measured((cpu_seconds(pids) - before) / count * 1e6, count / seconds, statuses)
 
 
 @contextmanager
@@ -195,13 +200,13 @@ def kamailio(folder: Path) -> Iterator[tuple[int, list[int]]]:
             stdout=subprocess.DEVNULL, stderr=(folder / "kamailio.log").open("w"),
         )  # fmt: skip
     try:
-        yield port, _workers(process, port, folder)
+        yield port, kamailio_processes(process, port, folder)
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=10)
 
 
-def _workers(process: "subprocess.Popen[bytes]", port: int, folder: Path) -> list[int]:
+def kamailio_processes(process: "subprocess.Popen[bytes]", port: int, folder: Path) -> list[int]:
     """Every process of it, once it answers. Its timers and main process are included: they cost nothing to speak of."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.settimeout(0.2)

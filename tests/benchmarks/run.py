@@ -240,6 +240,37 @@ def hooks() -> Iterator[Figure]:
         yield Figure(f"hook_stream_{share}", "ms at half load", rates[share], "1 ms", 1.0, 1.0 / rates[share], target)
 
 
+def identities() -> Iterator[Figure]:
+    """Verifying and signing, beside the bare ES256 in them and beside Kamailio's secsipid on the same calls."""
+    from tests.benchmarks.secsipid import compare
+
+    command = [sys.executable, "-m", "tests.benchmarks.identity"]
+    got = json.loads(subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout)
+    for kind in ("verify", "sign"):
+        bare, ratio = got[f"bare_{kind}"], got[f"{kind}_ratio"]
+        target = ">= 0.85" if kind == "verify" else ""
+        yield Figure(f"{kind}_vs_bare_es256", "us per call", got[kind], "ES256 of cryptography", bare, ratio, target)
+    yield Figure(
+        "verify_again_us",
+        "us per call",
+        got["again"],
+        "for the first time",
+        got["verify"],
+        got["verify"] / got["again"],
+        "",
+    )
+    for kind in ("verify", "sign"):
+        compared = compare(kind)
+        mine = compared.cpu_us["ours"]
+        if "kamailio" not in compared.cpu_us:
+            print(f"{kind}_vs_secsipid: skipped, Kamailio's secsipid is not installed; {mine:.1f} us of ours per call")
+        for name, peer, target in (("kamailio", "kamailio secsipid", ">= 2.0"), ("file", "without its cache", "")):
+            if name in compared.cpu_us:
+                suffix = "" if target else "_file"
+                theirs, ratio = compared.cpu_us[name], compared.ratios[name]
+                yield Figure(f"{kind}_vs_secsipid{suffix}", "us CPU per call", mine, peer, theirs, ratio, target)
+
+
 GROUPS = {
     "scan": scans,
     "numbers": number_sets,
@@ -248,6 +279,7 @@ GROUPS = {
     "records": records,
     "redirect": redirects,
     "hook": hooks,
+    "identity": identities,
 }
 
 
