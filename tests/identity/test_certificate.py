@@ -141,6 +141,14 @@ def test_two_algorithms_for_one_signature_are_refused() -> None:
             read_certificate(changed)
 
 
+def test_signature_of_broken_bytes_is_refused() -> None:
+    """A BIT STRING begins with the number of its unused bits."""
+    parts = list(read_elements(read_element(LAB.signer.der).content, 3))
+    signature = write_element(0x03, b"\x04" + parts[2].content[1:-1] + b"\xf0")
+    with pytest.raises(CertificateError, match="broken bytes"):
+        read_certificate(write_element(SEQUENCE, parts[0].encoded, parts[1].encoded, signature))
+
+
 def test_serial_number_that_is_not_positive_is_refused() -> None:
     made = LAB.intermediate.issue(signer_draft("1234", WHEN, WHEN + DAY), serial=0x1234567890)
     der = made.der.replace(bytes.fromhex("02051234567890"), bytes.fromhex("0205f234567890"), 1)

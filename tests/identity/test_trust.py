@@ -226,6 +226,11 @@ def test_stronger_authorities_are_taken(
     assert assess(root.issue(SIGNER, algorithm=algorithm), anchors=(root,)).fault == ""
 
 
+def test_authority_of_an_unusual_curve_is_refused() -> None:
+    root = self_signed(root_draft("SHAKEN Odd Root", WHEN), ec.generate_private_key(ec.SECP256K1()))
+    assert "did not sign" in assess(root.issue(SIGNER), anchors=(root,)).fault
+
+
 def issued_by_rsa(bits: int) -> tuple[bytes, bytes]:
     """A root with an RSA key of so many bits, and a signer that it issued."""
     key = rsa.generate_private_key(65537, bits)

@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from agent.identity.certificate import CertificateError, read_anchors, read_certificate
 from agent.identity.trust_list import TRUST_LIST_BYTES_MAX, TrustList, read_trust_list, signer_url
 from agent.stir.lab import make_laboratory, make_trust_list, sign_jws
-from agent.stir.lab_certificates import DAY, Draft, intermediate_draft, name
+from agent.stir.lab_certificates import DAY, YEAR, Draft, intermediate_draft, name, root_draft, self_signed
 
 WHEN = 1_795_000_000.0  # 2026-11-18
 LAB = make_laboratory("1234", WHEN, 90 * DAY)
@@ -92,6 +93,20 @@ def test_list_of_nobody_is_refused() -> None:
 def test_signer_that_is_not_valid_now_is_refused(shift: float) -> None:
     with pytest.raises(CertificateError, match="not valid now"):
         read_trust_list(LAB.trust_list, ROOTS, WHEN + shift, expired_too=True)
+
+
+def test_root_that_expired_signs_no_list_any_more() -> None:
+    token = sign_jws(HEADER, PAYLOAD, LAB.pa_root.key)
+    with pytest.raises(CertificateError, match="a certificate that is not valid now, CN=STI-PA Laboratory Root"):
+        read_trust_list(token, ROOTS, WHEN + 20 * YEAR, expired_too=True)
+
+
+def test_signer_below_a_root_that_expired_is_refused() -> None:
+    root = self_signed(replace(root_draft("STI-PA Old Root", WHEN), not_after=WHEN - DAY))
+    signer = root.issue(Draft(name("STI-PA List"), WHEN - DAY, WHEN + DAY))
+    token = make_trust_list(signer, [LAB.root.pem], 9, WHEN + DAY)
+    with pytest.raises(CertificateError, match="whose issuer is not valid now"):
+        read_trust_list(token, read_anchors(root.pem), WHEN)
 
 
 def test_changed_payload_is_refused() -> None:
