@@ -8,12 +8,10 @@ encodings of one value may mean two things. Nothing here recurses.
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-BOOLEAN: Final = 0x01
 INTEGER: Final = 0x02
 BIT_STRING: Final = 0x03
 OCTET_STRING: Final = 0x04
 NULL: Final = 0x05
-OBJECT_IDENTIFIER: Final = 0x06
 UTF8_STRING: Final = 0x0C
 IA5_STRING: Final = 0x16
 SEQUENCE: Final = 0x30
