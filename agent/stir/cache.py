@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from agent.identity.certificate import Chain
 from agent.identity.model import Credential, Unreachable
 
 FAILURES_MAX: Final = 4096
@@ -19,7 +18,8 @@ FAILURES_MAX: Final = 4096
 
 @dataclass(slots=True)
 class Entry:
-    """What a URL led to. `chain` is None where there is none; `size` its bytes as fetched.
+    """What a URL led to. `body` is the chain as fetched, b"" where there is none: read, it would take seven times the
+    memory, and it is needed again only when trust changes.
 
     `answer` is given without asking anybody until `until`; from `renew_at` on whoever asks sets off a fetch beside.
     A certificate that is no longer fresh stays in use until `usable_until` while its server fails; `failures` in a row
@@ -28,8 +28,7 @@ class Entry:
 
     host: str
     answer: Credential | Unreachable
-    chain: Chain | None
-    size: int
+    body: bytes
     renew_at: float
     until: float
     usable_until: float
@@ -61,7 +60,7 @@ class Cache:
         if shelf is self._good:
             self._hosts[entry.host] += 1
         shelf.entries[url] = entry
-        shelf.bytes += entry.size
+        shelf.bytes += len(entry.body)
         while shelf.is_over:
             self.discard(next(iter(shelf.entries)))
             self.evictions += 1
@@ -119,5 +118,5 @@ class _Shelf:
     def pop(self, url: str) -> Entry | None:
         entry = self.entries.pop(url, None)
         if entry is not None:
-            self.bytes -= entry.size
+            self.bytes -= len(entry.body)
         return entry

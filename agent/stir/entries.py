@@ -10,7 +10,6 @@
 
 from typing import Final
 
-from agent.identity.certificate import Chain
 from agent.identity.model import Credential, Unreachable
 from agent.stir.cache import Entry
 from agent.stir.caching import Lifetime
@@ -29,16 +28,13 @@ CLOCK_SKEW: Final = 300.0
 """Seconds that something on disk may be from the future: what is more comes of a clock that was wrong, then or now."""
 
 
-def fetched_entry(
-    host: str, chain: Chain | None, answer: Credential, size: int, lifetime: Lifetime, now: float, max_age: float
-) -> Entry:
-    """For what was just fetched."""
+def fetched_entry(host: str, body: bytes, answer: Credential, lifetime: Lifetime, now: float, max_age: float) -> Entry:
+    """For what was just fetched. `body` b"": it is no chain at all."""
     if answer.fault:
-        kept = 0 if chain is None else size
-        return _brief(host, chain, answer, kept, now + min(lifetime.seconds, RETRY_MOST))
+        return _brief(host, body, answer, now + min(lifetime.seconds, RETRY_MOST))
     until = now + lifetime.seconds
     usable = now + max_age if lifetime.stale else until
-    return Entry(host, answer, chain, size, now + lifetime.seconds * RENEW_SHARE, until, usable)
+    return Entry(host, answer, body, now + lifetime.seconds * RENEW_SHARE, until, usable)
 
 
 def failed_entry(old: Entry | None, host: str, why: str, now: float) -> Entry:
@@ -50,14 +46,14 @@ def failed_entry(old: Entry | None, host: str, why: str, now: float) -> Entry:
         renew_at = (
             now + pause * RENEW_SHARE
         )  # a call in time sets it off, so that none has to wait for the next failure
-        return Entry(old.host, old.answer, old.chain, old.size, renew_at, until, old.usable_until, failures)
-    entry = _brief(host, None, Unreachable(why), 0, now + pause)
+        return Entry(old.host, old.answer, old.body, renew_at, until, old.usable_until, failures)
+    entry = _brief(host, b"", Unreachable(why), now + pause)
     entry.failures = failures
     return entry
 
 
 def restored_entry(
-    host: str, chain: Chain, answer: Credential, stored: Stored, now: float, when: float, max_age: float
+    host: str, answer: Credential, stored: Stored, now: float, when: float, max_age: float
 ) -> Entry | None:
     """For what the disk had; None if it is of no use any more. `now` and `when` are the two clocks' one moment."""
     left = usable_seconds(stored, when, max_age)
@@ -65,7 +61,7 @@ def restored_entry(
         return None
     fresh = min(stored.fresh_until - when, left)
     renew_at = now + fresh - (stored.fresh_until - stored.fetched) * (1 - RENEW_SHARE)
-    return Entry(host, answer, chain, len(stored.body), renew_at, now + fresh, now + left)
+    return Entry(host, answer, stored.body, renew_at, now + fresh, now + left)
 
 
 def usable_seconds(stored: Stored, when: float, max_age: float) -> float:
@@ -84,12 +80,10 @@ def to_store(url: str, body: bytes, lifetime: Lifetime, when: float, max_age: fl
 def reassessed(entry: Entry, answer: Credential, now: float) -> Entry:
     """The same certificate under another trust list or revocation list."""
     if not answer.fault:
-        return Entry(
-            entry.host, answer, entry.chain, entry.size, entry.renew_at, entry.until, entry.usable_until, entry.failures
-        )
-    return _brief(entry.host, entry.chain, answer, entry.size, min(entry.until, now + RETRY_MOST))
+        return Entry(entry.host, answer, entry.body, entry.renew_at, entry.until, entry.usable_until, entry.failures)
+    return _brief(entry.host, entry.body, answer, min(entry.until, now + RETRY_MOST))
 
 
-def _brief(host: str, chain: Chain | None, answer: Credential | Unreachable, size: int, until: float) -> Entry:
+def _brief(host: str, body: bytes, answer: Credential | Unreachable, until: float) -> Entry:
     """One that is not renewed beside, and not used beyond its time."""
-    return Entry(host, answer, chain, size, until, until, until)
+    return Entry(host, answer, body, until, until, until)

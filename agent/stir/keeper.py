@@ -102,7 +102,7 @@ class TrustKeeper:
 
     async def start(self) -> None:
         """Take what is there, then keep looking. Raises ConfigError for files that nothing can be judged without."""
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="trust")
+        self._thread = self._thread or ThreadPoolExecutor(max_workers=1, thread_name_prefix="trust")
         try:
             async with asyncio.timeout(START_SECONDS):
                 await self._prepare()

@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
-from agent.identity.certificate import CHAIN_BYTES_MAX, CertificateError, Chain, read_chain
+from agent.identity.certificate import CHAIN_BYTES_MAX, CertificateError, read_chain
 from agent.identity.model import Credential, Unreachable
 from agent.identity.trust import TrustStore, refused
 from agent.identity.x5u import check_url, locate
@@ -192,7 +192,7 @@ class CertificateSource:
     async def adopt(self, trust: TrustStore) -> None:
         """Trust by this store from now on. Everything that is cached is assessed under it first, then all at once."""
         async with self._turn:
-            assessed: dict[str, tuple[Chain, Credential]] = {}
+            assessed: dict[str, _Assessed] = {}
             while missing := self._not_assessed(assessed):
                 if self._thread is None:  # not running: nobody is kept waiting
                     assessed |= _assess_all(trust, missing, self._wall())
@@ -203,14 +203,14 @@ class CertificateSource:
             now = self._clock()
             for url, entry in list(self._cache.items()):
                 if url in assessed:
-                    self._cache.put(url, reassessed(entry, assessed[url][1], now))
+                    self._cache.put(url, reassessed(entry, assessed[url].answer, now))
             self._counts.assessed_again += len(assessed)
 
-    def _not_assessed(self, assessed: Mapping[str, tuple[Chain, Credential]]) -> list[tuple[str, Chain]]:
+    def _not_assessed(self, assessed: "Mapping[str, _Assessed]") -> list[tuple[str, bytes]]:
         return [
-            (url, entry.chain)
+            (url, entry.body)
             for url, entry in self._cache.items()
-            if entry.chain is not None and (url not in assessed or assessed[url][0] is not entry.chain)
+            if entry.body and (url not in assessed or assessed[url].body is not entry.body)
         ]
 
     # --- fetching
@@ -263,10 +263,9 @@ class CertificateSource:
             return None
         entry = None
         if usable_seconds(stored, self._wall(), self._settings.max_age_seconds) > 0:
-            chain, answer = await self._judge(stored.body)
+            answer = (await self._judge(stored.body)).answer
             now, when = self._clock(), self._wall()
-            if chain is not None:
-                entry = restored_entry(host, chain, answer, stored, now, when, self._settings.max_age_seconds)
+            entry = restored_entry(host, answer, stored, now, when, self._settings.max_age_seconds)
         if entry is None:
             self._counts.disk_outdated += 1
             return None
@@ -287,18 +286,18 @@ class CertificateSource:
 
     async def _take(self, url: str, host: str, fetched: Fetched) -> Answer:
         """Make of a body what it is worth, and remember it."""
-        chain, answer = await self._judge(fetched.body)
-        if chain is None:
+        body, answer = await self._judge(fetched.body)
+        if not body:
             self._failed[UNREADABLE] += 1
             old = self._cache.get(url)
             if old is not None and old.good:  # the error page of a server that does not know that it is one
                 return self._remember_failure(url, host, answer.fault)
         when, most = self._wall(), self._settings.max_age_seconds
         lifetime = read_lifetime(fetched.headers, when, most)
-        entry = fetched_entry(host, chain, answer, len(fetched.body), lifetime, self._clock(), most)
+        entry = fetched_entry(host, body, answer, lifetime, self._clock(), most)
         self._cache.put(url, entry)
         if entry.good:
-            self._disk.put(to_store(url, fetched.body, lifetime, when, most))
+            self._disk.put(to_store(url, body, lifetime, when, most))
         return answer
 
     def _remember_failure(self, url: str, host: str, why: str) -> Answer:
@@ -306,14 +305,14 @@ class CertificateSource:
         self._cache.put(url, entry)
         return entry.answer
 
-    async def _judge(self, body: bytes) -> tuple[Chain | None, Credential]:
+    async def _judge(self, body: bytes) -> "_Assessed":
         """What a body is worth under the trust store in force when this returns."""
-        trust, when = self._trust, self._wall()
         loop = asyncio.get_running_loop()
-        chain, answer = await loop.run_in_executor(self._thread, _read_and_assess, body, trust, when)
-        if chain is not None and self._trust is not trust:
-            answer = self._trust.assess(chain, when)
-        return chain, answer
+        while True:
+            trust = self._trust
+            assessed = await loop.run_in_executor(self._thread, _assess, trust, body, self._wall())
+            if self._trust is trust:
+                return assessed
 
     # --- life
 
@@ -385,21 +384,26 @@ class CertificateSource:
         }
 
 
-def _read_and_assess(body: bytes, trust: TrustStore, when: float) -> tuple[Chain | None, Credential]:
+class _Assessed(NamedTuple):
+    """What a body is worth; the body is b"" if it is no chain at all."""
+
+    body: bytes
+    answer: Credential
+
+
+def _assess(trust: TrustStore, body: bytes, when: float) -> _Assessed:
     """On the thread."""
     try:
         chain = read_chain(body)
     except CertificateError as error:
-        return None, refused(f"what its URL serves {error}")
-    return chain, trust.assess(chain, when)
+        return _Assessed(b"", refused(f"what its URL serves {error}"))
+    return _Assessed(body, trust.assess(chain, when))
 
 
-def _assess_all(
-    trust: TrustStore, chains: Sequence[tuple[str, Chain]], when: float
-) -> dict[str, tuple[Chain, Credential]]:
+def _assess_all(trust: TrustStore, bodies: Sequence[tuple[str, bytes]], when: float) -> dict[str, _Assessed]:
     """On the thread."""
     assessed = {}
-    for url, chain in chains:
-        assessed[url] = (chain, trust.assess(chain, when))
+    for url, body in bodies:
+        assessed[url] = _Assessed(body, _assess(trust, body, when).answer)
         time.sleep(SLICE_PAUSE)
     return assessed

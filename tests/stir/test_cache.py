@@ -8,7 +8,7 @@ BAD = Credential(None, "", "", 0.0, 0.0, "", "no anchor of trust")
 
 
 def entry(answer: Credential | Unreachable = GOOD, host: str = "certs.example.net", size: int = 1000) -> Entry:
-    return Entry(host, answer, None, size, 1.0, 1.0, 1.0)
+    return Entry(host, answer, bytes(size), 1.0, 1.0, 1.0)
 
 
 def test_least_recently_used_goes_first() -> None:
