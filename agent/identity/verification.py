@@ -60,6 +60,7 @@ class _Outcome(NamedTuple):
     spc: str = ""
 
 
+_IN_CHAINS: Final = frozenset({SHAKEN, DIV})
 _NO_OUTCOME: Final = _Outcome(Stage.IGNORED, Failure.MISSING, "")
 _GOOD: Final = Stage.GOOD  # a member of an enumeration takes longer to find than a global
 
@@ -75,6 +76,7 @@ class Verifier:
         self.settings = settings
         self.replay = replay
         self.signatures = 0
+        self._freshness, self._lenient = settings.freshness, settings.lenient
         self._reader = RowReader(settings.ports, lenient=settings.lenient)
         self._verified: Recent[bytes, tuple[bytes, str, bool]] = Recent()
 
@@ -97,17 +99,58 @@ class Verifier:
         rows = claimed.rows
         if not rows:
             return NOT_SIGNED
-        case = _Case(self, credentials, call, when)
-        if len(rows) == 1:  # most calls: there is no diversion to be found
-            return _conclude(rows, (case.place(rows[0], case.check(rows[0])),))
-        case.diverted = any(row.ppt == DIV for row in rows)
-        outcomes = [case.check(row) for row in rows]
-        case.diversions = [
-            (row.passport, outcome) for row, outcome in zip(rows, outcomes, strict=True) if row.ppt == DIV
-        ]
-        return _conclude(rows, [case.place(row, outcome) for row, outcome in zip(rows, outcomes, strict=True)])
+        freshness = self._freshness
+        if len(rows) == 1:  # most calls: there can be no diversion
+            outcome = self._check(rows[0], credentials, call, when, freshness)
+            if outcome.stage == _GOOD:
+                outcome = self._place(rows[0].passport, outcome, call, when)
+            return _conclude(rows, (outcome,))
+        chain = _Chain(call, when, freshness) if any(row.ppt == DIV for row in rows) else None
+        outcomes = []
+        for row in rows:
+            oldest = MAX_TRANSFER if chain is not None and row.ppt in _IN_CHAINS else freshness
+            outcomes.append(self._check(row, credentials, call, when, oldest))
+        if chain is not None:
+            chain.diversions = [
+                (row.passport, outcome) for row, outcome in zip(rows, outcomes, strict=True) if row.ppt == DIV
+            ]
+        for index, (row, outcome) in enumerate(zip(rows, outcomes, strict=True)):
+            if outcome.stage == _GOOD and row.ppt != DIV:
+                outcomes[index] = self._place(row.passport, outcome, call, when, chain)
+        return _conclude(rows, outcomes)
 
-    def is_signed(self, passport: Passport, credential: Credential) -> bool:
+    def _check(
+        self,
+        row: ReadRow,
+        credentials: Mapping[str, Credential | Unreachable],
+        call: SignalledCall,
+        when: float,
+        freshness: float,
+    ) -> _Outcome:
+        """One row by itself: fresh, signed under a credential to rely on, and about this caller."""
+        passport = row.passport
+        if passport is None:
+            return _Outcome(row.stage, row.failure, row.why)
+        claims, iat = passport.claims, passport.claims.iat
+        if why := stale("iat", iat, when, freshness):
+            return _Outcome(Stage.STALE, Failure.STALE, why)
+        if call.date is not None and not self._lenient and (why := stale("Date", call.date, when, freshness)):
+            return _Outcome(Stage.STALE, Failure.STALE, why)
+        credential = credentials.get(passport.x5u, _NOT_FETCHED)
+        if isinstance(credential, Unreachable):
+            return _Outcome(Stage.UNFETCHED, Failure.UNREACHABLE, credential.why)
+        spc = credential.spc
+        if why := unusable(credential, iat, when):
+            return _Outcome(Stage.UNTRUSTED, Failure.CREDENTIAL, why, spc)
+        if not self._is_signed(passport, credential):
+            return _Outcome(Stage.FORGED, Failure.INVALID, "the signature is not that of the certificate", spc)
+        if why := outside_constraints(credential, passport):
+            return _Outcome(Stage.FORBIDDEN, Failure.CREDENTIAL, why, spc)
+        if why := other_caller(claims, call):
+            return _Outcome(Stage.OTHER_CALL, Failure.MISMATCH, why, spc)
+        return _Outcome(_GOOD, None, "", spc)
+
+    def _is_signed(self, passport: Passport, credential: Credential) -> bool:
         """Whether the signature is that of the credential; computed once per token and key."""
         _, _, _, _, _, signed, signature = passport
         known = self._verified.get(signature)
@@ -120,90 +163,56 @@ class Verifier:
         self._verified.put(signature, (signed, credential.sha256, verified))
         return verified
 
-
-class _Case:
-    """One call before the verifier. `diversions` are the div rows with what became of each by itself."""
-
-    __slots__ = ("call", "credentials", "diversions", "diverted", "verifier", "when")
-
-    def __init__(
+    def _place(
         self,
-        verifier: Verifier,
-        credentials: Mapping[str, Credential | Unreachable],
+        passport: Passport | None,
+        good: _Outcome,
         call: SignalledCall,
         when: float,
-    ) -> None:
-        self.verifier = verifier
-        self.credentials = credentials
-        self.call = call
-        self.when = when
-        self.diverted = False
+        chain: "_Chain | None" = None,
+    ) -> _Outcome:
+        """A row that is good by itself: is it for this destination, and does this call show it first?"""
+        assert passport is not None
+        outermost = passport
+        if chain is not None and passport.ppt == SHAKEN:
+            found = chain.outermost(passport)
+            if isinstance(found, _Outcome):
+                return found._replace(spc=good.spc)
+            outermost = found
+        elif why := other_callee(passport.claims, call):
+            return _Outcome(Stage.OTHER_CALL, Failure.MISMATCH, why, good.spc)
+        if passport.claims.psap_callback and not call.psap_callback:  # RFC 9027 3
+            return _Outcome(Stage.OTHER_CALL, Failure.MISMATCH, "Priority is not psap-callback", good.spc)
+        if not self.replay.show(outermost.signature, call.call_id, call.from_tag, when):
+            return _Outcome(Stage.REPLAYED, Failure.REPLAYED, "another call has shown this token", good.spc)
+        return good
+
+
+class _Chain:
+    """The div rows of one call (RFC 8946), with what became of each by itself."""
+
+    __slots__ = ("_call", "_freshness", "_when", "diversions")
+
+    def __init__(self, call: SignalledCall, when: float, freshness: float) -> None:
+        self._call = call
+        self._when = when
+        self._freshness = freshness
         self.diversions: Sequence[tuple[Passport | None, _Outcome]] = ()
 
-    def check(self, row: ReadRow) -> _Outcome:
-        """One row by itself: fresh, signed under a credential to rely on, and about this caller."""
-        passport = row.passport
-        if passport is None:
-            return _Outcome(row.stage, row.failure, row.why)
-        if why := self._stale(passport):
-            return _Outcome(Stage.STALE, Failure.STALE, why)
-        credential = self.credentials.get(passport.x5u, _NOT_FETCHED)
-        if isinstance(credential, Unreachable):
-            return _Outcome(Stage.UNFETCHED, Failure.UNREACHABLE, credential.why)
-        spc = credential.spc
-        if why := unusable(credential, passport.claims.iat, self.when):
-            return _Outcome(Stage.UNTRUSTED, Failure.CREDENTIAL, why, spc)
-        if not self.verifier.is_signed(passport, credential):
-            return _Outcome(Stage.FORGED, Failure.INVALID, "the signature is not that of the certificate", spc)
-        if why := outside_constraints(credential, passport):
-            return _Outcome(Stage.FORBIDDEN, Failure.CREDENTIAL, why, spc)
-        if why := other_caller(passport.claims, self.call):
-            return _Outcome(Stage.OTHER_CALL, Failure.MISMATCH, why, spc)
-        return _Outcome(_GOOD, None, "", spc)
-
-    def _stale(self, passport: Passport) -> str:
-        settings, date = self.verifier.settings, self.call.date
-        in_chain = self.diverted and passport.ppt in {SHAKEN, DIV}
-        freshness = MAX_TRANSFER if in_chain else settings.freshness
-        why = stale("iat", passport.claims.iat, self.when, freshness)
-        if not why and date is not None and not settings.lenient:
-            why = stale("Date", date, self.when, freshness)
-        return why
-
-    def place(self, row: ReadRow, outcome: _Outcome) -> _Outcome:
-        """A row that is good by itself: is it for this destination, and does this call show it first?"""
-        passport = row.passport
-        if passport is None or outcome.failure is not None or passport.ppt == DIV:
-            return outcome
-        outermost = passport
-        if self.diverted and passport.ppt == SHAKEN:
-            found = self._outermost(passport)
-            if isinstance(found, _Outcome):
-                return found._replace(spc=outcome.spc)
-            outermost = found
-        elif why := other_callee(passport.claims, self.call):
-            return _Outcome(Stage.OTHER_CALL, Failure.MISMATCH, why, outcome.spc)
-        if passport.claims.psap_callback and not self.call.psap_callback:  # RFC 9027 3
-            return _Outcome(Stage.OTHER_CALL, Failure.MISMATCH, "Priority is not psap-callback", outcome.spc)
-        call = self.call
-        if not self.verifier.replay.show(outermost.signature, call.call_id, call.from_tag, self.when):
-            return _Outcome(Stage.REPLAYED, Failure.REPLAYED, "another call has shown this token", outcome.spc)
-        return outcome
-
-    def _outermost(self, original: Passport) -> Passport | _Outcome:
-        """The last token of the chain that leads from the original to the Request-URI (RFC 8946 5), if it is fresh."""
+    def outermost(self, original: Passport) -> Passport | _Outcome:
+        """The last token on the way from the original to the Request-URI (RFC 8946 5), if it is fresh."""
         good = [div for div, outcome in self.diversions if div is not None and outcome.failure is None]
-        called = self.call.called or self.call.to
+        called = self._call.called or self._call.to
         chain = find_chain(original.claims, [div.claims for div in good], called)
         if chain is None:
-            return self._broken_chain(called)
+            return self._broken(called)
         outermost = good[chain[-1]] if chain else original
-        freshness = self.verifier.settings.freshness
-        if why := stale("iat of the last diversion" if chain else "iat", outermost.claims.iat, self.when, freshness):
+        what = "iat of the last diversion" if chain else "iat"
+        if why := stale(what, outermost.claims.iat, self._when, self._freshness):
             return _Outcome(Stage.STALE, Failure.STALE, why)
         return outermost
 
-    def _broken_chain(self, called: str) -> _Outcome:
+    def _broken(self, called: str) -> _Outcome:
         """Blames the div row that got furthest and failed; if none failed, the numbers."""
         failed = [outcome for _, outcome in self.diversions if outcome.failure is not None]
         if failed:
