@@ -106,7 +106,7 @@ def make_lab(folder: Path) -> Lab:
     https_root = self_signed(root_draft("HTTPS Laboratory Root CA", when))
     host = "127." + ".".join(f"{secrets.randbelow(200) + 10}" for _ in range(3))
     lab = Lab(folder, host, made, https_root)
-    for name in ("root", "intermediate", "signer", "expired", "foreign"):
+    for name in ("root", "intermediate", "signer", "expired", "foreign", "revoked"):
         (folder / f"{name}.pem").write_bytes(lab.holder(name).pem)
         (folder / f"{name}.key").write_bytes(lab.holder(name).key_pem)
     # A signer serves the certificate of its authority too (RFC 8226 9).

@@ -2,10 +2,8 @@
 
 import asyncio
 import json
-import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ import pytest
 from agent.identity.model import Failure
 from tests.integration.peers import need
 from tests.integration.stir.laboratory import CALLED, CALLING, CODE, ORIGID, Lab, make_lab
+from tests.integration.stir.secsipidx import signed_by_them, signed_by_them_before, verified_by_them
 
 pytestmark = pytest.mark.slow
 MANY = 40  # enough for an r or s that begins with a zero bit, which DER and bare integers write differently
@@ -22,42 +21,6 @@ MANY = 40  # enough for an r or s that begins with a zero bit, which DER and bar
 def lab(tmp_path: Path) -> Lab:
     need("secsipidx")
     return make_lab(tmp_path)
-
-
-def secsipidx(lab: Lab, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    # Go takes the authorities of https servers from this file.
-    env = {**os.environ, "SSL_CERT_FILE": str(lab.file("https-root.pem"))}
-    return subprocess.run(["secsipidx", *arguments], env=env, check=False, capture_output=True, text=True, timeout=20)
-
-
-def signed_by_them(lab: Lab, *, calling: str = CALLING, attest: str = "A", url: str = "signer", key: str = "") -> str:
-    """An Identity of theirs."""
-    done = secsipidx(
-        lab, "-sign-full", "-orig-tn", calling, "-dest-tn", CALLED, "-attest", attest, "-orig-id", ORIGID,
-        "-x5u", lab.url(url), "-k", str(lab.file(f"{key or url}.key")),
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
-
-def signed_by_them_before(lab: Lab, age: int) -> str:
-    """The same, of some seconds ago: their -iat is for claims that are given as a whole only."""
-    header = {"alg": "ES256", "ppt": "shaken", "typ": "passport", "x5u": lab.url("signer")}
-    iat = int(time.time()) - age
-    claims = {"attest": "A", "dest": {"tn": [CALLED]}, "iat": iat, "orig": {"tn": CALLING}, "origid": ORIGID}
-    texts = [json.dumps(part, separators=(",", ":")) for part in (header, claims)]
-    done = secsipidx(lab, "-sign", "-header", texts[0], "-payload", texts[1], "-k", str(lab.file("signer.key")))
-    assert done.returncode == 0, done.stderr
-    return f"{done.stdout.strip()};info=<{lab.url('signer')}>;alg=ES256;ppt=shaken"
-
-
-def verified_by_them(lab: Lab, identity: str, key: str = "", *options: str) -> bool:
-    """Whether it is good for them, under the certificate at `key` (default: the signer's, from its file)."""
-    where = key or str(lab.file("signer.pem"))
-    done = secsipidx(lab, "-check", "-identity", identity, "-fpubkey", where, "-expire", "60", *options)
-    good = done.returncode == 0
-    assert done.stdout.strip() == ("ok" if good else "not-ok") or done.stdout.startswith("error"), done
-    return good
 
 
 @pytest.mark.parametrize("attest", ["A", "B", "C"])
