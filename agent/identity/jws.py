@@ -7,6 +7,7 @@ certificates. What is signed is the bytes as they came; nothing is ever serialis
 import json
 from binascii import Error as Base64Error
 from binascii import a2b_base64
+from collections.abc import Callable
 from json import JSONDecodeError, JSONDecoder
 from math import isfinite
 from typing import Any, Final, NamedTuple, NoReturn
@@ -15,6 +16,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
 
+from agent import native
 from agent.model import ParseError
 
 MAX_DEPTH: Final = 16
@@ -117,7 +119,7 @@ def verify_es256(key: EllipticCurvePublicKey, signed: bytes, signature: bytes) -
     return True
 
 
-def der_signature(signature: bytes) -> bytes:
+def der_signature_py(signature: bytes) -> bytes:
     """r and s as the DER that cryptography wants: SEQUENCE of two INTEGERs, by hand, since that takes half the time."""
     r, s = _der_integer(signature[:32]), _der_integer(signature[32:])
     return bytes((0x30, len(r) + len(s))) + r + s
@@ -134,6 +136,9 @@ def _der_integer(number: bytes) -> bytes:
     if number[0] > 127:
         number = b"\0" + number
     return bytes((2, len(number))) + number
+
+
+der_signature: Final[Callable[[bytes], bytes]] = native.identity.der_signature if native.identity else der_signature_py
 
 
 def _read_json(raw: bytes) -> Any:

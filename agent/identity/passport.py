@@ -63,8 +63,7 @@ class PassportReader:
         encoded_header, encoded_payload, encoded_signature, signed = split(token)
         if not encoded_header and not encoded_payload:
             raise ParseError("token", "compact form, which SHAKEN does not use (RFC 8588 3)")
-        is_long = len(encoded_header) > _MAX_CACHED_HEADER
-        ppt, x5u, members = read_header(encoded_header) if is_long else self._cached_header(encoded_header)
+        ppt, x5u, members = self.header(encoded_header)
         if ppt not in SUPPORTED:
             raise ParseError(_PLACE, "ppt of a type that is not supported" if ppt else "no ppt")
         json = decode(encoded_payload, _PAYLOAD)
@@ -72,6 +71,10 @@ class PassportReader:
         if claims is None:
             claims = read_claims(ppt, parse_object(json, _PAYLOAD), lenient=self._lenient)
         return Passport(ppt, x5u, claims, members, json, signed, read_signature(encoded_signature))
+
+    def header(self, encoded: bytes) -> Header:
+        """The JOSE header. Raises ParseError."""
+        return read_header(encoded) if len(encoded) > _MAX_CACHED_HEADER else self._cached_header(encoded)
 
 
 def read_passport(token: bytes, *, lenient: bool = False) -> Passport:

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from enum import IntEnum
 from typing import Final, NamedTuple
 
-from agent.identity.claims import SUPPORTED
+from agent.identity.claims import SHAKEN, SUPPORTED, Claims
 from agent.identity.model import Failure
 from agent.identity.passport import Passport, PassportReader
+from agent.identity.plain import take_apart
 from agent.identity.recent import Recent
-from agent.identity.rows import MAX_ROW, IdentityRow, read_rows
+from agent.identity.rows import IdentityRow, read_rows
 from agent.identity.x5u import check_url
 from agent.model import ParseError
-from agent.sip.headers import WHITE_SPACE
 
 _SHAKEN_PARAMETERS: Final = frozenset({"info", "alg", "ppt"})
 # Bytes. A longer one is read anew each time, so that nobody fills memory with them.
@@ -79,7 +79,7 @@ class RowReader:
         """Take the values of the Identity header (`Scan.identity`) apart. Never raises."""
         if not values:
             return NOTHING_CLAIMED
-        if len(values) == 1 and (plain := self._read_known(values[0])) is not None:
+        if len(values) == 1 and (plain := self._read_plain(values[0])) is not None:
             return Claimed((plain,), (plain.url,))
         split = read_rows(values)
         rows = tuple([self._read_row(row) for row in split])
@@ -92,21 +92,25 @@ class RowReader:
         if len(tail) <= _MAX_TAIL:
             self._tails.put(tail, row)
 
-    def _read_known(self, value: bytes) -> ReadRow | None:
-        """The short way to what `_read_row` gives, for a value whose parameters were good before; None if it must go
-        the long way, which also knows what is wrong."""
-        head, _, tail = value.partition(b";")
+    def _read_plain(self, value: bytes) -> ReadRow | None:
+        """The short way to what `_read_row` gives, for plain SHAKEN behind which stand parameters that were good
+        before; None if it must go the long way."""
+        plain = take_apart(value)
+        if plain is None:
+            return None
+        encoded, payload, signature, signed, tail, attest, dest, iat, orig, origid = plain
         known = self._tails.get(tail)
-        if known is None or len(value) > MAX_ROW:
+        if known is None:
             return None
         try:
-            passport = self._passports.read(head.strip(WHITE_SPACE))
+            ppt, x5u, members = self._passports.header(encoded)
         except ParseError:
             return None
-        ppt, url = passport.ppt, passport.x5u
-        if url != known.url or (ppt != known.ppt and known.ppt and ppt != known.ppt.lower()):
+        stated = known.ppt
+        if ppt != SHAKEN or x5u != known.url or (stated != ppt and stated and stated.lower() != ppt):
             return None
-        return ReadRow(known.ppt, url, ppt, passport)
+        claims = Claims(iat, orig, (dest,), (), attest, origid)
+        return ReadRow(stated, x5u, ppt, Passport(ppt, x5u, claims, members, payload, signed, signature))
 
     def _read_row(self, row: IdentityRow) -> ReadRow:
         ppt = row.ppt.lower()  # a token of SIP is the same in any case (RFC 3261 7.3.1)
