@@ -3,86 +3,30 @@
 import io
 import json
 import sys
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from agent.cli.main import main
+from agent.stir.lab import make_crl
+from agent.stir.lab_certificates import key_usage, root_draft, self_signed, signer_draft
 from tests.identity.tokens import IAT, KEY, URL, VECTOR, VECTOR_TOKEN, div, rcd, row, rph, shaken
 
-NOW = datetime.fromtimestamp(IAT, UTC)
-SPC_1234 = bytes.fromhex("3008a006160431323334")  # TNAuthList of one SPC (RFC 8226 9)
-CRL_SIGNER = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "STI-PA CRL")])
-
-
-def certificate(
-    subject: str, issuer: str, key: Any, signer: Any, extensions: list[tuple[x509.ExtensionType, bool]]
-) -> bytes:
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, subject)]))
-        .issuer_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, issuer)]))
-        .public_key(key.public_key())
-        .serial_number(4711 if subject != issuer else 1)
-        .not_valid_before(NOW - timedelta(days=1))
-        .not_valid_after(NOW + timedelta(days=1))
-    )
-    for extension, critical in extensions:
-        builder = builder.add_extension(extension, critical)
-    return builder.sign(signer, SHA256()).public_bytes(Encoding.PEM)
-
-
-def usage(**uses: bool) -> x509.KeyUsage:
-    names = (
-        "digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
-        "key_cert_sign", "crl_sign", "encipher_only", "decipher_only",
-    )  # fmt: skip
-    return x509.KeyUsage(**{name: uses.get(name, False) for name in names})
+DAY = 86_400.0
 
 
 @pytest.fixture
 def pki(tmp_path: Path) -> Path:
-    """A root, a signer's certificate for KEY, an authority for revocation lists, and one that revokes the signer."""
-    root, revoker = (ec.derive_private_key(n, ec.SECP256R1()) for n in (1001, 1002))
-    authority: list[tuple[x509.ExtensionType, bool]] = [
-        (x509.BasicConstraints(ca=True, path_length=None), True),
-        (usage(key_cert_sign=True, crl_sign=True), True),
-        (x509.SubjectKeyIdentifier.from_public_key(root.public_key()), False),
-    ]
-    leaf: list[tuple[x509.ExtensionType, bool]] = [
-        (x509.BasicConstraints(ca=False, path_length=None), True),
-        (usage(digital_signature=True), True),
-        (x509.AuthorityKeyIdentifier.from_issuer_public_key(root.public_key()), False),
-        (x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.5.5.7.1.26"), SPC_1234), False),
-    ]
-    (tmp_path / "root.pem").write_bytes(certificate("Example Root", "Example Root", root, root, authority))
-    (tmp_path / "leaf.pem").write_bytes(certificate("SHAKEN 1234", "Example Root", KEY, root, leaf))
-    revoker_extensions = [(usage(crl_sign=True), True)]
-    (tmp_path / "revoker.pem").write_bytes(
-        certificate("STI-PA CRL", "STI-PA CRL", revoker, revoker, [*revoker_extensions])
-    )
-    issuer = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Example Root")])
-    entry = (
-        x509.RevokedCertificateBuilder()
-        .serial_number(4711)
-        .revocation_date(NOW)
-        .add_extension(x509.CertificateIssuer([x509.DirectoryName(issuer)]), critical=True)
-        .build()
-    )
-    crl = (
-        x509.CertificateRevocationListBuilder()
-        .issuer_name(CRL_SIGNER)
-        .last_update(NOW - timedelta(hours=1))
-        .next_update(NOW + timedelta(days=1))
-        .add_revoked_certificate(entry)
-        .sign(revoker, SHA256())
-    )
+    """A root, a certificate of the key that signs here, and a list that revokes it with who signed that list."""
+    root = self_signed(root_draft("Example Root", IAT))
+    leaf = root.issue(signer_draft("1234", IAT - DAY, IAT + DAY), KEY)
+    revoker = self_signed(replace(root_draft("STI-PA CRL", IAT), usage=key_usage("crl_sign")))
+    crl = make_crl(revoker, [(leaf.certificate.issuer, leaf.certificate.serial_number)], IAT - DAY, IAT + DAY)
+    for name, pem in (("root", root.pem), ("leaf", leaf.pem), ("revoker", revoker.pem)):
+        (tmp_path / f"{name}.pem").write_bytes(pem)
     (tmp_path / "sti.crl").write_bytes(crl.public_bytes(Encoding.PEM))
     return tmp_path
 
