@@ -19,7 +19,7 @@ from agent.model import ParseError
 
 _SHAKEN_PARAMETERS: Final = frozenset({"info", "alg", "ppt"})
 # Bytes. A longer one is read anew each time, so that nobody fills memory with them.
-_MAX_TAIL: Final = 512
+_MAX_PARAMETERS: Final = 512
 
 
 class Stage(IntEnum):
@@ -65,15 +65,15 @@ NOTHING_CLAIMED: Final = Claimed((), ())
 
 
 class RowReader:
-    """Reads rows, strictly or leniently (see VerifierSettings), and remembers headers and URLs that were good."""
+    """Reads rows, strictly or leniently (see VerifierSettings), and remembers headers and parameters that were good."""
 
     def __init__(self, ports: Sequence[int], *, lenient: bool = False) -> None:
         self._ports = tuple(ports)
         self._lenient = lenient
         self._passports = PassportReader(lenient=lenient)
-        self._good_urls: Recent[str, bool] = Recent()
-        # What follows the token is the same in all calls of a signer: parameters that were found good, by their bytes.
-        self._tails: Recent[bytes, IdentityRow] = Recent()
+        # What follows the token is the same in all calls of a signer: info and ppt of parameters that were found good,
+        # by the bytes in which they came.
+        self._known: Recent[bytes, tuple[str, str]] = Recent()
 
     def read(self, values: Sequence[bytes]) -> Claimed:
         """Take the values of the Identity header (`Scan.identity`) apart. Never raises."""
@@ -88,9 +88,9 @@ class RowReader:
         return Claimed(rows, tuple(dict.fromkeys([row.passport.x5u for row in rows if row.passport is not None])))
 
     def _learn(self, row: IdentityRow) -> None:
-        tail = row.raw.partition(b";")[2]
-        if len(tail) <= _MAX_TAIL:
-            self._tails.put(tail, row)
+        parameters = row.raw.partition(b";")[2]
+        if len(parameters) <= _MAX_PARAMETERS:
+            self._known.put(parameters, (row.url, row.ppt))
 
     def _read_plain(self, value: bytes) -> ReadRow | None:
         """The short way to what `_read_row` gives, for plain SHAKEN behind which stand parameters that were good
@@ -98,16 +98,16 @@ class RowReader:
         plain = take_apart(value)
         if plain is None:
             return None
-        encoded, payload, signature, signed, tail, attest, dest, iat, orig, origid = plain
-        known = self._tails.get(tail)
+        encoded, payload, signature, signed, parameters, attest, dest, iat, orig, origid = plain
+        known = self._known.get(parameters)
         if known is None:
             return None
+        url, stated = known
         try:
             ppt, x5u, members = self._passports.header(encoded)
         except ParseError:
             return None
-        stated = known.ppt
-        if ppt != SHAKEN or x5u != known.url or (stated != ppt and stated and stated.lower() != ppt):
+        if ppt != SHAKEN or x5u != url or (stated != ppt and stated and stated.lower() != ppt):
             return None
         claims = Claims(iat, orig, (dest,), (), attest, origid)
         return ReadRow(stated, x5u, ppt, Passport(ppt, x5u, claims, members, payload, signed, signature))
@@ -115,9 +115,7 @@ class RowReader:
     def _read_row(self, row: IdentityRow) -> ReadRow:
         ppt = row.ppt.lower()  # a token of SIP is the same in any case (RFC 3261 7.3.1)
         if ppt and ppt not in SUPPORTED:
-            return ReadRow(
-                row.ppt, row.url, ppt, None, Stage.IGNORED, Failure.MISSING, "a PASSporT type that is not supported"
-            )
+            return _refused(row, ppt, Stage.IGNORED, Failure.MISSING, "a PASSporT type that is not supported")
         if fault := row.fault or self._parameter_fault(row, ppt):
             return _refused(row, ppt, Stage.UNREADABLE, Failure.INVALID, fault)
         try:
@@ -148,11 +146,7 @@ class RowReader:
             return "no info parameter"
         if info != x5u:  # RFC 8224 4.1: simple string comparison
             return "info differs from x5u"
-        if self._good_urls.get(info) is None:
-            if why := check_url(info, self._ports):
-                return why
-            self._good_urls.put(info, True)
-        return ""
+        return check_url(info, self._ports)
 
 
 def _refused(row: IdentityRow, ppt: str, stage: Stage, failure: Failure, why: str) -> ReadRow:

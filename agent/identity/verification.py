@@ -33,6 +33,9 @@ MAX_TRANSFER: Final = 3 * 3600.0
 """Seconds that the original PASSporT and inner diversions of a diverted call may be old: a call can ring, be talked on
 and then be transferred, and its iat is copied. The outermost one is held to the freshness window."""
 
+# Bytes of a token that is kept with what became of its signature, so that nobody fills memory: 8 MB at most.
+_MAX_KEPT: Final = 2048
+
 _NOT_FETCHED: Final = Unreachable("the certificate was not fetched")
 
 
@@ -160,7 +163,8 @@ class Verifier:
         self.signatures += 1
         public_key = credential.public_key
         verified = public_key is not None and verify_es256(public_key, signed, signature)
-        self._verified.put(signature, (signed, credential.sha256, verified))
+        if len(signed) <= _MAX_KEPT:
+            self._verified.put(signature, (signed, credential.sha256, verified))
         return verified
 
     def _place(

@@ -318,6 +318,14 @@ def test_signature_is_computed_once_for_copies_of_a_call() -> None:
 shaken_value = shaken()
 
 
+def test_long_tokens_are_verified_each_time_and_fill_no_memory() -> None:
+    by = verifier()
+    long = shaken(more="x" * 3000)
+    for _ in range(2):
+        assert judged(long, by=by).valid
+    assert by.signatures == 2
+
+
 def test_known_signature_vouches_for_no_other_claims_and_no_other_key() -> None:
     by = verifier()
     assert judged(shaken_value, by=by).valid
