@@ -250,27 +250,27 @@ def build_parts(config: Config, policy: Policy, log: Log, end: Callable[[], None
 def build_identity(config: Config, service: Service, log: Log) -> list[Supervised]:
     """Verification, signing and the API for both, where agent.toml has them."""
     if config.identity is None and config.signing is None:
-        return [_alone(Unprovided(service.screening), log)]
+        return [_alone(Unprovided(service.screening), "identity", log)]
     # Imported here: an agent without them need not load a cryptographic library and one that fetches, 25 MB.
     from agent.stir.stage import Stage  # noqa: PLC0415
 
     fault = partial(log.fault, where="identity")
-    parts: list[Server] = []
+    parts: list[tuple[Server, str]] = []  # each with the section of agent.toml that it is about
     source = keys = None
     if config.identity is not None:
         from agent.stir.keeper import TrustKeeper  # noqa: PLC0415
         from agent.stir.source import CertificateSource  # noqa: PLC0415
 
         source = CertificateSource(config.identity, fault)
-        parts += [source, TrustKeeper(config.identity, source.adopt, log)]
+        parts += [(source, "identity"), (TrustKeeper(config.identity, source.adopt, log), "identity")]
     if config.signing is not None:
         from agent.stir.keys import SigningKeys  # noqa: PLC0415
 
         keys = SigningKeys(config.signing, os.environ)
-        parts.append(keys)
+        parts.append((keys, "signing"))
     ports = () if config.identity is None else config.identity.ports
     service.identity = stage = Stage(service.screening, source, keys, fault, ports)
-    parts.append(stage)
+    parts.append((stage, "identity"))
     if config.stir_api is not None and source is not None:
         from agent.stir.api.backends import Signs, Verifies, verstat_by  # noqa: PLC0415
         from agent.stir.api.server import StirApiServer  # noqa: PLC0415
@@ -278,13 +278,14 @@ def build_identity(config: Config, service: Service, log: Log) -> list[Supervise
         api, current = config.stir_api, partial(getattr, service, "policy")
         verifies = Verifies(source, current, ports, api.answer_seconds)
         signs = None if keys is None else Signs(lambda: keys.signer)
-        parts.append(StirApiServer(api, verifies, signs, verstat_by(current), partial(log.fault, where="stir_api")))
-    return [_alone(part, log) for part in parts]
+        server = StirApiServer(api, verifies, signs, verstat_by(current), partial(log.fault, where="stir_api"))
+        parts.append((server, "stir_api"))
+    return [_alone(part, section, log) for part, section in parts]
 
 
-def _alone(part: Server, log: Log) -> Supervised:
+def _alone(part: Server, section: str, log: Log) -> Supervised:
     """A part that others hold on to: the same one at every attempt to start."""
-    return Supervised(lambda: part, part.name, log)
+    return Supervised(lambda: part, section, log)
 
 
 def build_ways_in(config: Config, service: Service, log: Log) -> list[Supervised]:

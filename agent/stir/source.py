@@ -147,6 +147,21 @@ class CertificateSource:
                 flights[url] = begun
         return answers | await self._wait_for(flights, within)
 
+    def begin(self, urls: Iterable[str], why: str) -> dict[str, Answer]:
+        """What is known of these URLs now; of the others `why` there is no answer, and their fetches begin."""
+        answers: dict[str, Answer] = {}
+        now = self._clock()
+        for url in list(dict.fromkeys(urls))[:URLS_MAX]:
+            entry = self._cache.get(url)
+            if entry is not None and now < entry.until:
+                answers[url] = entry.answer
+                self._count_hit(entry)
+            else:
+                self._counts.misses += 1
+                begun = self._begin(url)
+                answers[url] = self._otherwise(url, begun if isinstance(begun, str) else why)
+        return answers
+
     async def _wait_for(self, flights: Mapping[str, asyncio.Task[Answer]], within: float) -> dict[str, Answer]:
         if not flights:
             return {}

@@ -237,7 +237,8 @@ def answers(address: tuple[str, int]) -> bool:
 
 
 class Sipp(Peer):
-    """One sipp with one scenario. `keys` fill [name] in the scenario. It keeps the messages and the response times.
+    """One sipp with one scenario. `keys` fill [name] in the scenario, a row of `fields` [field0], [field1] ... of each
+    call (no ";" in them). It keeps the messages and the response times.
 
     transport: "udp" or "tcp".
     """
@@ -253,6 +254,7 @@ class Sipp(Peer):
         calls: int = 0,
         rate: float = 50.0,
         keys: dict[str, str] | None = None,
+        fields: Sequence[Sequence[str]] = (),
         seconds: float = 30.0,
     ) -> None:
         self.port = free_port()
@@ -280,6 +282,10 @@ class Sipp(Peer):
             "-mp",
             str(free_port()),
         ]
+        if fields:
+            table = folder / f"{name}.csv"
+            table.write_text("SEQUENTIAL\n" + "".join(";".join(row) + ";\n" for row in fields))
+            command += ["-inf", str(table)]
         if calls:
             command += ["-m", str(calls), "-r", f"{rate:g}"]
         command += ["-t", "t1" if transport == "tcp" else "u1"]

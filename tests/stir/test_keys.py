@@ -22,8 +22,8 @@ from agent.screening import attempt_of
 from agent.settings import fill
 from agent.sip.scan import scan
 from agent.stir.keys import DAY, KEY_BYTES_MAX, SigningKeys, load_signer, read_key
-from agent.stir.signing_settings import SigningSettings
 from agent.stir.lab_certificates import Draft, Holder, name, self_signed, signer_draft
+from agent.stir.signing_settings import SigningSettings
 from tests.fakes.calls import PEER, invite, observe, policy
 
 URL = "https://certs.example.net/818H.pem"
