@@ -4,7 +4,7 @@ import random
 
 from agent.ingress.hook import wire
 from agent.screening import Screening
-from agent.service import Service
+from agent.service import NOTHING_ADDED, Service
 from agent.sip.message import parse
 from sbcedge.policy.v1 import policy_pb2 as pb
 from sbcedge.screening.v1 import screening_pb2 as screening
@@ -70,7 +70,7 @@ def test_ten_thousand_rows_come_back_byte_for_byte() -> None:
         assert decision is not None
         for written in (
             writer.decided(1, decision, b""),
-            wire._response(1, decision, b"", wire.NOTHING_ADDED).SerializeToString(),
+            wire._response(1, decision, b"", NOTHING_ADDED).SerializeToString(),
         ):
             headers = screening.ScreenResponse.FromString(written).egress_headers
             assert [(header.name, header.value) for header in headers] == [("Identity", value) for value in sent]
