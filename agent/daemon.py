@@ -11,6 +11,7 @@ Nothing else wires parts together. What runs is decided by the sections of agent
 """
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -26,7 +27,7 @@ from agent.ingress.hook.server import HookServer
 from agent.ingress.redirect.server import RedirectServer
 from agent.model import ConfigError
 from agent.ops.admin import AdminServer, AdminService, finds_nothing
-from agent.ops.component import Server
+from agent.ops.component import Reloadable, Server
 from agent.ops.explaining import Finder
 from agent.ops.log import Log
 from agent.ops.metrics import Page
@@ -200,9 +201,13 @@ class Daemon:
     async def _reload(self, parts: Parts) -> None:
         self._notifier.reloading()
         try:
-            await parts.keeper.reload()
-        except ConfigError:
-            pass  # the keeper has told the log, and whoever asks for the status
+            with contextlib.suppress(ConfigError):  # the keeper has told the log, and whoever asks for the status
+                await parts.keeper.reload()
+            for part in parts.identity:
+                if part.running and isinstance(part.server, Reloadable):
+                    await part.server.reload()
+        except ConfigError as error:
+            self._log.error("what signs calls is as it was", error=f"signing.{error}")
         finally:
             self._notifier.ready(_summary(parts))
 
