@@ -128,6 +128,11 @@ class Remember:
 
 
 @dataclass(frozen=True, slots=True)
+class Accept:
+    """The packet goes on; other tables may still drop it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Drop:
     """Discard the packet."""
 
@@ -166,8 +171,8 @@ class Reassemble:
 
 
 Statement = (
-    In | Marked | Begins | NoDigitAt | LongerThan | IsUdp | Count | Remember | Drop | Return | Jump | Goto | ToQueue
-    | Reassemble
+    In | Marked | Begins | NoDigitAt | LongerThan | IsUdp | Count | Remember | Accept | Drop | Return | Jump | Goto
+    | ToQueue | Reassemble
 )  # fmt: skip
 
 

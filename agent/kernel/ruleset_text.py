@@ -10,6 +10,7 @@ from typing import assert_never
 
 from agent.kernel.ruleset import (
     PAYLOAD,
+    Accept,
     Begins,
     Chain,
     Count,
@@ -140,6 +141,8 @@ def _statement(statement: Statement) -> str:  # noqa: C901, PLR0911, PLR0912  on
             return "counter"
         case Remember(field, name, limit):
             return f"update @{name} {{ {field.value}{_over(limit)} }}"
+        case Accept():
+            return "accept"
         case Drop():
             return "drop"
         case Return():

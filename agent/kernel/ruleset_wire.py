@@ -17,6 +17,7 @@ from agent.kernel import pyroute2_patches
 from agent.kernel.netlink import HEADER, NFGEN, REQUEST, Message, attributes_in
 from agent.kernel.ruleset import (
     PAYLOAD,
+    Accept,
     Begins,
     Chain,
     Count,
@@ -228,6 +229,8 @@ def _statement(statement: Statement, via: Via) -> list[Expression]:  # noqa: C90
                 over = {"rate": limit.rate, "unit": 1, "burst": limit.burst, "type": 0, "flags": _OVER}
                 values |= {"flags": ("NFT_DYNSET_F_EXPR",), "expressions": [_expression("limit", over), _count()]}
             return [*_load(field), _expression("dynset", values)]
+        case Accept():
+            return [_verdict(_ACCEPT)]
         case Drop():
             return [_verdict(_DROPPED)]
         case Return():
