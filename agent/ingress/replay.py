@@ -5,17 +5,15 @@ memory. Several files are one run: tables, streams and counters carry on from fi
 policy or print anything: whoever iterates over `run` sees the decisions, and `files` counts what was read.
 """
 
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from agent.ingress.assembly import Assembly
 from agent.ingress.capture_file import CaptureFile, Damage
 from agent.ingress.layers import LINK_TYPES
-from agent.ingress.recognition import Message
+from agent.ingress.recognition import Message, address_text
 from agent.model import ConfigError, ParseError
 from agent.screening import Decision, Observation, Screening
 from agent.sip.scan import scan
@@ -202,11 +200,3 @@ class Replay:
             counts.error = (
                 f"has link type {', '.join(counts.unsupported_links)}, which cannot be read; supported: {names}"
             )
-
-
-@lru_cache(maxsize=4096)
-def address_text(packed: bytes) -> str:
-    """An address as text, without brackets; "192.0.2.1" also where IPv6 carries it (RFC 4291 2.5.5.2)."""
-    if len(packed) == 16 and packed.startswith(b"\0\0\0\0\0\0\0\0\0\0\xff\xff"):
-        packed = packed[12:]
-    return socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed)
