@@ -15,6 +15,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Self
 
+from agent.kernel.capabilities import NET_ADMIN, missing
+
 NETLINK_NETFILTER: Final = 12
 SOL_NETLINK: Final = 270
 NETLINK_NO_ENOBUFS: Final = 5
@@ -55,18 +57,6 @@ class KernelError(OSError):
         self.number = number
         self.what = what
         self.words = words
-
-
-class NeedsCapabilityError(KernelError):
-    """This process lacks a capability, which the text names."""
-
-    def __init__(self, capability: str, purpose: str) -> None:
-        super().__init__(0, errno.EPERM, "")
-        self.capability = capability
-        self.strerror = (
-            f"{purpose} needs {capability}: run as root, or give the service AmbientCapabilities={capability}"
-        )
-        self.args = (errno.EPERM, self.strerror)
 
 
 class Message(NamedTuple):
@@ -117,7 +107,8 @@ class NetlinkSocket:
         return 0 if self._socket is None else int(self._socket.getsockname()[0])
 
     def batch(self, messages: Sequence[Message], subsystem: int) -> None:
-        """Apply all messages, or none. Raises KernelError for the first that failed, NeedsCapabilityError."""
+        """Apply all messages, or none. Raises KernelError for the first that failed, PermissionError
+        that names the capability which is missing."""
         sock = self._opened()
         first = self._sequence
         last = first + len(messages)
@@ -138,7 +129,7 @@ class NetlinkSocket:
         for said in answers:
             if said.code and said.sequence == first:
                 if said.code == errno.EPERM:
-                    raise NeedsCapabilityError("CAP_NET_ADMIN", "nf_tables")
+                    raise missing(NET_ADMIN, "set rules of nf_tables")
                 raise worst or KernelError(0, said.code, "the batch as a whole", said.words)
             if said.code and worst is None and first < said.sequence <= last:
                 number = said.sequence - first
@@ -163,7 +154,7 @@ class NetlinkSocket:
                     yield _Said(sequence, -_ERROR.unpack_from(body)[0], _words(flags, body))
 
     def dump(self, request: bytes, what: str) -> list[bytes]:
-        """Every message that answers one request. Raises KernelError, NeedsCapabilityError."""
+        """Every message that answers one request. Raises KernelError, or PermissionError as `batch`."""
         sock = self._opened()
         for _ in range(_DUMP_TRIES):
             self._sequence += 1
@@ -197,7 +188,7 @@ class NetlinkSocket:
                 if kind in {NLMSG_ERROR, _NLMSG_DONE}:
                     code = -_ERROR.unpack_from(body)[0] if len(body) >= _ERROR.size else 0
                     if code == errno.EPERM:
-                        raise NeedsCapabilityError("CAP_NET_ADMIN", what)
+                        raise missing(NET_ADMIN, f"read the {what}")
                     if code:
                         raise KernelError(0, code, what, _words(flags, body))
                     return None if interrupted else found

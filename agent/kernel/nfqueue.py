@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from agent import native
+from agent.kernel.capabilities import NET_ADMIN, has, missing
 from agent.kernel.netlink import (
     ACK,
     HEADER,
@@ -22,7 +23,6 @@ from agent.kernel.netlink import (
     REQUEST,
     SOL_NETLINK,
     KernelError,
-    NeedsCapabilityError,
     attribute,
     attributes_in,
     messages_in,
@@ -93,7 +93,7 @@ class Queue:
         )
 
     def open(self) -> None:
-        """Take the queue. Raises NeedsCapabilityError, KernelError: EBUSY if another process has it."""
+        """Take the queue. Raises PermissionError without the capability, KernelError if another process has it."""
         sock = open_netfilter(max(1 << 20, self.length * SKB))
         try:
             # A full buffer is no error to be told of: with fail open, what finds it full goes on.
@@ -159,10 +159,10 @@ class Queue:
             for kind, _flags, sequence, body in messages_in(sock.recv(1 << 17)):
                 if kind == NLMSG_ERROR and sequence == 1:
                     code = -int(struct.unpack_from("=i", body)[0])
-                    if code == errno.EPERM:
-                        raise NeedsCapabilityError("CAP_NET_ADMIN", f"netfilter queue {self.number}")
+                    if code == errno.EPERM and not has(NET_ADMIN):
+                        raise missing(NET_ADMIN, f"take netfilter queue {self.number}")
                     if code:
-                        words = "another program has it" if code == errno.EBUSY else ""
+                        words = "another program has it" if code in {errno.EPERM, errno.EBUSY} else ""
                         raise KernelError(0, code, f"netfilter queue {self.number}", words)
                     return
 

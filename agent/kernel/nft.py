@@ -15,7 +15,7 @@ from typing import Final, Self
 
 from pyroute2.netlink.nfnetlink import nftsocket as nf
 
-from agent.kernel.netlink import KernelError, Message, NeedsCapabilityError, NetlinkSocket
+from agent.kernel.netlink import KernelError, Message, NetlinkSocket
 from agent.kernel.ruleset import Chain, Element, NamedSet, Reassemble, Rule, Statement, Table, ToQueue
 from agent.kernel.ruleset_wire import (
     SUBSYSTEM,
@@ -62,14 +62,13 @@ class Nft:
     # ---- tables
 
     def install(self, table: Table, via: Via = "nft") -> None:
-        """Make the table, in place of one with its name if there is one. Raises KernelError and its like."""
+        """Make the table, in place of one with its name if there is one. Raises KernelError; PermissionError
+        without the capability."""
         messages = table_messages(table, via)
         if self.find(table.name) is not None:
             messages.insert(0, delete_table_message(table.name))
         try:
             self._netlink.batch(messages, SUBSYSTEM)
-        except NeedsCapabilityError:
-            raise
         except KernelError as error:
             raise self._in_words(error, table.name) from None
 
@@ -79,8 +78,6 @@ class Nft:
             return False
         try:
             self._netlink.batch([delete_table_message(name)], SUBSYSTEM)
-        except NeedsCapabilityError:
-            raise
         except KernelError as error:
             if error.errno == errno.ENOENT:
                 return False
@@ -145,14 +142,13 @@ class Nft:
     # ---- what this kernel can do
 
     def offers(self, statement: Statement, via: Via = "nft") -> bool:
-        """Whether rules may say this here. Raises NeedsCapabilityError, and KernelError for what has other reasons."""
+        """Whether rules may say this here. Raises PermissionError without the capability, KernelError for
+        what has other reasons."""
         name = f"sbc_edge_probe_{os.getpid()}"
         table = Table(name, owned=True, chains=(Chain("probe", (Rule((statement,)),)),))
         messages = [*table_messages(table, via), delete_table_message(name)]
         try:
             self._netlink.batch(messages, SUBSYSTEM)  # made and removed in one transaction: no packet ever meets it
-        except NeedsCapabilityError:
-            raise
         except KernelError as error:
             if error.errno in _NO_SUCH_EXPRESSION and error.what.startswith("rule "):
                 return False

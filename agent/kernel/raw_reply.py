@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from agent.ingress.datagrams import pack_address, send_batch
-from agent.kernel.netlink import NeedsCapabilityError
+from agent.kernel.capabilities import NET_ADMIN, NET_RAW, missing
 
 _SO_ATTACH_FILTER: Final = 26
 _IP_MTU_DISCOVER, _IP_PMTUDISC_DONT = 10, 0
@@ -35,17 +35,19 @@ LINK_LOCAL: Final = b"\xfe\x80"
 _NOTHING: Final = struct.pack("=HBBI", 0x06, 0, 0, 0)
 
 
-class Reply(NamedTuple):
-    """Bytes to send `source`, an address of ours, port `source_port`, to `target`, port `target_port`. Addresses are
-    4 or 16 bytes; `interface` is the index of the one to use where they are link-local ones of IPv6, else of no
-    importance."""
+class Path(NamedTuple):
+    """The way of an answer: from `source`, an address of ours, to `target`. Addresses are 4 or 16 bytes; `interface` is
+    the index of the one to use where they are link-local ones of IPv6, else of no importance."""
 
-    payload: bytes
     source: bytes
     source_port: int
     target: bytes
     target_port: int
     interface: int = 0
+
+
+Reply = tuple[bytes, Path]
+"""Bytes to send, and which way."""
 
 
 class RawReplies:
@@ -57,7 +59,7 @@ class RawReplies:
         self._sockets: dict[tuple[bytes, int], socket.socket] = {}
 
     def probe(self) -> None:
-        """Raises NeedsCapabilityError, at once, if this process may not do it."""
+        """Raises PermissionError, at once, if this process may not do it."""
         self._make(socket.AF_INET).close()
 
     def close(self) -> None:
@@ -77,10 +79,10 @@ class RawReplies:
     def send(self, replies: Iterable[Reply]) -> None:
         """Send them, many in one system call. Never waits and never raises; what cannot be sent is counted."""
         batches: dict[tuple[bytes, int], list[tuple[bytes, bytes]]] = {}
-        for reply in replies:
-            interface = reply.interface if reply.source.startswith(LINK_LOCAL) else 0
-            packet = with_header(reply)
-            batches.setdefault((reply.source, interface), []).append((packet, sockaddr(reply.target, interface)))
+        for payload, path in replies:
+            interface = path.interface if path.source.startswith(LINK_LOCAL) else 0
+            datagram = with_header(payload, path), sockaddr(path.target, interface)
+            batches.setdefault((path.source, interface), []).append(datagram)
         for (source, interface), datagrams in batches.items():
             try:
                 self.unsent += send_batch(self._socket(source, interface).fileno(), datagrams)
@@ -111,7 +113,7 @@ class RawReplies:
         try:
             sock = socket.socket(family, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.IPPROTO_UDP)
         except PermissionError:
-            raise NeedsCapabilityError("CAP_NET_RAW", "answers from the SBC's own address") from None
+            raise missing(NET_RAW, "answer from the SBC's own address") from None
         try:
             _let_nothing_in(sock)
             sock.setblocking(False)
@@ -124,19 +126,19 @@ class RawReplies:
         except OSError as error:
             sock.close()
             if error.errno == errno.EPERM:
-                raise NeedsCapabilityError("CAP_NET_ADMIN", "the mark on answers") from None
+                raise missing(NET_ADMIN, "mark answers") from None
             raise
         return sock
 
 
-def with_header(reply: Reply) -> bytes:
+def with_header(payload: bytes, path: Path) -> bytes:
     """The datagram with its UDP header. The checksum of IPv6 is left to the kernel, which knows it there."""
-    length = _HEADER.size + len(reply.payload)
+    length = _HEADER.size + len(payload)
     check = 0
-    if len(reply.source) == 4:
-        pseudo = _PSEUDO.pack(_UDP, length, reply.source_port, reply.target_port, length, 0)
-        check = checksum(reply.source + reply.target + pseudo + reply.payload)
-    return _HEADER.pack(reply.source_port, reply.target_port, length, check) + reply.payload
+    if len(path.source) == 4:
+        pseudo = _PSEUDO.pack(_UDP, length, path.source_port, path.target_port, length, 0)
+        check = checksum(path.source + path.target + pseudo + payload)
+    return _HEADER.pack(path.source_port, path.target_port, length, check) + payload
 
 
 def checksum(data: bytes) -> int:
