@@ -228,11 +228,9 @@ def _network(depth: int, tunnels: bool) -> list[Item]:
         Step(ADD_X),
         Step(A_TO_X),
         Step(JUMP, to=f"transport.{depth}"),
-        # RFC 8200 4: extension headers are rare, and user space knows how to walk them.
         f"v6.{depth}",
         Step(LOAD_BYTE_X, 6),
-        Jump(IF_EQUAL, _FRAGMENT, f"fragment6.{depth}", None),
-        *(Jump(IF_EQUAL, header, "pass", None) for header in _EXTENSIONS),
+        *(Jump(IF_EQUAL, header, f"extension.{depth}", None) for header in (*_EXTENSIONS, _FRAGMENT)),
         Step(STORE, 0),
         Step(X_TO_A),
         Step(ADD, 40),
@@ -245,9 +243,11 @@ def _network(depth: int, tunnels: bool) -> list[Item]:
         Jump(IF_EQUAL, _IN_IPV6, inner6, None),
         *((Jump(IF_EQUAL, _GRE, "pass", None),) if tunnels else ()),
         Jump(IF_EQUAL, _AH, "pass", "drop"),
-        f"fragment6.{depth}",
+        # RFC 8200 4: extension headers are rare. User space walks them, unless the first is followed by what is not for
+        # us: each multicast listener report (RFC 3810) has one.
+        f"extension.{depth}",
         Step(LOAD_BYTE_X, 40),
-        *(Jump(IF_EQUAL, header, "pass", None) for header in (*carried, *_EXTENSIONS)),
+        *(Jump(IF_EQUAL, header, "pass", None) for header in (*carried, *_EXTENSIONS, _FRAGMENT)),
         Step(JUMP, to="drop"),
         f"fragment.{depth}",
         Step(LOAD_MEMORY, 0),

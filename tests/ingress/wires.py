@@ -48,10 +48,10 @@ class Cable:
         """Remove it: both interfaces are gone."""
         self.sbc.ip("link", "del", WIRE)
 
-    def frames(self, frames: Sequence[bytes]) -> None:
+    def frames(self, frames: Sequence[bytes], interface: str = "peer0") -> None:
         """Put these Ethernet frames on the cable, at the peer's end."""
         with self.peer.inside(), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sender:
-            sender.bind(("peer0", 0))
+            sender.bind((interface, 0))
             for frame in frames:
                 sender.send(frame)
 

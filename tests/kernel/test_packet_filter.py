@@ -104,7 +104,9 @@ def test_fragments_of_ipv6_pass_first_and_later_ones() -> None:
 
 @pytest.mark.parametrize("header", [0, 43, 60, 51])
 def test_extension_headers_pass_for_user_space_to_walk(header: int) -> None:
-    assert passes(ethernet(ipv6(bytes([17, 0]) + bytes(6) + udp(INVITE), protocol=header), IPV6))
+    for following in (17, 6, 4, 44, 60):
+        assert passes(ethernet(ipv6(bytes([following, 0]) + bytes(6) + udp(INVITE), protocol=header), IPV6))
+    assert not passes(ethernet(ipv6(bytes([58, 0]) + bytes(6), protocol=header), IPV6)), "a multicast listener report"
 
 
 @pytest.mark.parametrize("outer", [4, 6])

@@ -185,6 +185,9 @@ class CaptureServer:
         now = self._clock()
         self._timer = asyncio.get_running_loop().call_later(TICK_SECONDS, self._tick)
         self.taps.tick()
+        for side, assembly in self._assemblies.items():
+            for message in assembly.streams.tick(now):
+                self._message(message, side, self._wall(), now)
         if self._pairing is not None:
             self._pairing.tick(now)
 
