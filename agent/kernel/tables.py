@@ -12,8 +12,8 @@ the guard drops only from sources that are beyond the flood threshold or were bl
 and counts what it drops. The queue decides nothing: there the agent reads the whole message.
 
 What counts as an INVITE: the six letters in any case, since there are SBCs that accept them so (Kamailio is one), and
-for the queue whatever begins with an empty line, as SBCs skip that (RFC 3261 7.5). Keep-alives of at most four bytes
-(RFC 5626 4.4.1) do not count.
+whatever begins with an empty line, as SBCs skip that (RFC 3261 7.5). Keep-alives of at most four bytes (RFC 5626 4.4.1)
+do not count.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -77,6 +77,13 @@ METHOD: Final = 7
 KEEP_ALIVE: Final = 4
 """CR LF CR LF."""
 
+_INVITES: Final[tuple[tuple[tuple[Statement, ...], str], ...]] = (
+    ((Begins(b"INVITE"),), "invites"),
+    ((Begins(b"\r"), LongerThan(KEEP_ALIVE)), "empty_lines"),
+    ((Begins(b"\n"), LongerThan(KEEP_ALIVE)), "empty_lines"),
+)
+"""How what may be an INVITE begins, and the name of its counter."""
+
 _SCHEMES: Final = (b"sip:", b"tel:", b"sips:")
 
 Blocks = Mapping[Network, float]
@@ -92,8 +99,10 @@ def guard_table(settings: KernelSettings, blocks: Blocks, *, reassembles: bool) 
     emergency = _emergency(settings.emergency_numbers)
     chains = [*emergency, _excess("blocked", drop=drop), _excess("flood", drop=drop), _invite(settings)]
     chains += [_reassembling()] if reassembles else []
-    seen = (In(Field.UDP_PORT, "sip_ports"), Begins(b"INVITE"), Count(), Jump("invite"))
-    chains.append(Chain("guard", (Rule(seen, "invites"),), Hook.PREROUTING, BEFORE_ALL))
+    seen = [
+        Rule((In(Field.UDP_PORT, "sip_ports"), *what, Count(), Jump("invite")), comment) for what, comment in _INVITES
+    ]
+    chains.append(Chain("guard", tuple(seen), Hook.PREROUTING, BEFORE_ALL))
     sets = [NamedSet("sip_ports", Kind.PORT, _ports(settings.ports))]
     sets += [_exempt(settings, kind) for kind in (Kind.IPV4, Kind.IPV6)]
     for one, elements in block_sets(settings, blocks):
@@ -208,13 +217,8 @@ REFUSED: Final = (
 def queue_table(number: int, mark: int, *, reassembles: bool) -> Table:
     """The table that leads calls into queue `number`. Answers of ours carry `mark`. It is always owned: what has
     nobody to ask must not ask. No port is armed yet."""
-    begins: tuple[tuple[tuple[Statement, ...], str], ...] = (
-        ((Begins(b"INVITE"),), "invites"),
-        ((Begins(b"\r"), LongerThan(KEEP_ALIVE)), "empty_lines"),
-        ((Begins(b"\n"), LongerThan(KEEP_ALIVE)), "empty_lines"),
-    )
     rules = [
-        Rule((In(Field.UDP_PORT, ARMED.name), *what, Count(), ToQueue(number)), comment) for what, comment in begins
+        Rule((In(Field.UDP_PORT, ARMED.name), *what, Count(), ToQueue(number)), comment) for what, comment in _INVITES
     ]
     for words, comment in ((b"ACK ", "acks"), (b"CANCEL ", "cancels")):
         for source, refused in zip((Field.SOURCE4, Field.SOURCE6), REFUSED, strict=True):
