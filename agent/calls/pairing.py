@@ -5,8 +5,9 @@ and numbers; must not know sockets, policy or screening.
 
 A proxy keeps the Call-ID; a back-to-back user agent makes a new one. Then the call is known by an Identity token, which
 belongs to one call, and where there is none by its numbers, within a few seconds. One incoming INVITE may go out
-several times (forks, route advance): each is a leg of its own with its own transit, and all are one call. Legs may be
-seen in the wrong order, where each interface has its own queue: an outgoing INVITE waits a moment for its call.
+several times (forks, route advance): each is a leg of its own with its own transit, and all are one call. Messages may
+be seen in the wrong order, where each interface has its own queue: an outgoing INVITE waits a moment for its call, and
+what answers either leg is kept until the other one is there.
 """
 
 from collections.abc import Callable, Mapping
@@ -80,6 +81,7 @@ class _Leg:
     rows: tuple[IdentityRow, ...]
     keys: Keys
     call: "_Call | None" = None  # None while it waits
+    came: "_Final | None" = None  # the refusal that answered it
 
 
 @dataclass(slots=True, eq=False)
@@ -197,7 +199,7 @@ class Pairing:
             return
         for match, key in call.keys.all():
             for leg in self._waiting_by.get(key):
-                if match is not Match.NUMBERS or (_near(call, leg) and call.match in (None, Match.NUMBERS)):
+                if match is not Match.NUMBERS or (call.match is None and _near(call, leg)):
                     self._end_waiting(leg)
                     self._pair(call, leg, match)
 
@@ -227,19 +229,19 @@ class Pairing:
             call = self._by_key.get(key)
             if call is not None:
                 return call, leg, match
+        free = [call for call in self._alike(leg) if call.match is None]
+        self.counts.ambiguous += len(free) > 1
+        return (min(free, key=_age), leg, Match.NUMBERS) if free else None  # the call that has waited longest
+
+    def _alike(self, leg: _Leg) -> list[_Call]:
+        """The calls with the same numbers, shortly before."""
         alike = {
             call.key: call
             for key in leg.keys.numbers
             for call in self._by_numbers.get(key)
             if _near(call, leg) and call.match in (None, Match.NUMBERS)
         }
-        if not alike:
-            return None
-        free = [call for call in alike.values() if call.match is None]
-        self.counts.ambiguous += len(free) > 1
-        # The call that has waited longest; if none waits, the latest, of which this is a further leg.
-        call = min(free, key=_age) if free else max(alike.values(), key=_age)
-        return call, leg, Match.NUMBERS
+        return list(alike.values())
 
     def _pair(self, call: _Call, leg: _Leg, match: Match) -> None:
         leg.call = call
@@ -249,6 +251,7 @@ class Pairing:
             self._drop_leg(leg)
             return
         call.legs.append(leg)
+        self._by_key.setdefault(leg.keys.call_id, call)  # what else has its Call-ID belongs to it, too
         if again:
             return
         if first:
@@ -262,6 +265,9 @@ class Pairing:
         self._on_transit(
             TransitResult(leg.when, call.call_id, leg.call_id, call.trunk, leg.trunk, match, first, transit)
         )
+        if leg.came is not None:
+            call.came = leg.came
+            self._settle(call)
 
     def _between(self, ingress: str, egress: str) -> TransitCounts:
         pair = (ingress, egress)
@@ -275,19 +281,20 @@ class Pairing:
         transaction = _transaction(message)
         if side is Side.IN:
             leg = self._legs.get(transaction)
-            if leg is None or leg.call is None:
+            if leg is None:
                 return
-            call = leg.call
-            # Only the last one counts: after a leg that was refused otherwise, the SBC may have its own opinion.
             blocks = message.status in BLOCKED
-            call.came = _Final(read_answer(message.raw), when, leg.trunk) if blocks else None
+            leg.came = _Final(read_answer(message.raw), when, leg.trunk) if blocks else None
+            if leg.call is not None:
+                # Only the last one counts: after a leg that was refused otherwise, the SBC may have its own opinion.
+                leg.call.came = leg.came
+                self._settle(leg.call)
         else:
-            call_or_none = self._transactions.get(transaction)
-            if call_or_none is None or not call_or_none.legs or message.status < 300:
+            call = self._transactions.get(transaction)
+            if call is None or call.went is not None or message.status < 300:
                 return
-            call = call_or_none
-            call.went = call.went or _Final(read_answer(message.raw), when, call.trunk)
-        self._settle(call)
+            call.went = _Final(read_answer(message.raw), when, call.trunk)  # its legs may be seen later
+            self._settle(call)
 
     def _settle(self, call: _Call) -> None:
         """Compare, once both sides of a refusal are there, whichever was seen first; by its time, not by its place."""
@@ -324,6 +331,8 @@ class Pairing:
             self._drop_transaction(transaction, call)
         for leg in call.legs:
             self._drop_leg(leg)
+            if self._by_key.get(leg.keys.call_id) is call:
+                del self._by_key[leg.keys.call_id]
 
     def _drop_transaction(self, transaction: int, call: _Call) -> None:
         if self._transactions.get(transaction) is call:
@@ -333,10 +342,14 @@ class Pairing:
         self._legs.pop(leg.key, None)
 
     def _give_up(self, leg: _Leg) -> None:
-        """No call was seen for it."""
-        self.counts.own += 1
+        """No further call was seen: it is another leg of one that has gone out before, or the SBC's own."""
         self._end_waiting(leg)
-        self._drop_leg(leg)
+        alike = self._alike(leg)
+        if alike:
+            self._pair(max(alike, key=_age), leg, Match.NUMBERS)
+        else:
+            self.counts.own += 1
+            self._drop_leg(leg)
 
     def _end_waiting(self, leg: _Leg) -> None:
         del self._waiting[leg.key]

@@ -129,11 +129,32 @@ def test_one_call_is_counted_once_however_often_it_is_sent(bench: Bench) -> None
     bench.gets(leg("c1", SIGNED))
     for trunk in ("beta", "gamma", "delta"):
         bench.sends(leg(f"b-{trunk}"), trunk)
+    bench.pairing.tick(bench.now + PATIENCE + 0.1)  # without a token, a further leg might be of a call not yet seen
     assert [t.first for t in bench.transits] == [True, False, False]
     assert bench.count("paired") == 1
     assert bench.count("legs") == 3
     assert bench.pairing.trunks["alpha", "beta"].calls == 1
     assert bench.pairing.trunks["alpha", "gamma"].calls == 0
+
+
+def test_calls_alike_are_told_apart_though_their_legs_are_seen_first(bench: Bench) -> None:
+    """Two interfaces, each with its own queue: c1, b1 | c2, b2 are seen as b1, b2 of the far side and then c1, c2."""
+    seen = [("c1", Side.IN, 0.0), ("b1", Side.OUT, 0.1), ("b2", Side.OUT, 0.3), ("c2", Side.IN, 0.2)]
+    for name, side, at in seen:
+        bench.pairing.observe(scan(leg(name)), side, "alpha", 1.8e9 + at, bench.now)
+    for name, side, at in [("b3", Side.OUT, 0.5), ("b4", Side.OUT, 0.7), ("c3", Side.IN, 0.4), ("c4", Side.IN, 0.6)]:
+        bench.pairing.observe(scan(leg(name)), side, "alpha", 1.8e9 + at, bench.now)
+    assert [(t.call_id, t.call_id_out) for t in bench.transits] == [
+        (f"c{n}".encode(), f"b{n}".encode()) for n in (1, 2, 3, 4)
+    ]
+
+
+def test_a_call_id_of_a_leg_belongs_to_its_call(bench: Bench) -> None:
+    """A fork of a new Call-ID, with nothing else to know it by."""
+    bench.gets(anonymous("c1", SIGNED))
+    bench.sends(anonymous("b1", SIGNED), "beta")
+    bench.sends(anonymous("b1"), "gamma")
+    assert [(t.egress, t.transit.stripped) for t in bench.transits] == [("beta", 0), ("gamma", 1)]
 
 
 def test_copies_on_either_side_change_nothing(bench: Bench) -> None:
@@ -150,7 +171,7 @@ def test_a_retry_after_a_challenge_of_the_next_hop_is_no_further_leg(bench: Benc
     bench.sends(leg("b1", cseq=1))
     bench.sends(leg("b1", cseq=2))
     assert len(bench.transits) == 1
-    bench.sends(leg("b1", cseq=2), "gamma")
+    bench.sends(leg("b1", cseq=2), "gamma")  # another hop is another leg
     assert len(bench.transits) == 2
 
 
@@ -240,9 +261,21 @@ def test_both_sides_of_a_refusal_may_be_seen_in_the_wrong_order_but_not_happen_i
     assert len(bench.answers) == 1
 
 
+@pytest.mark.parametrize("far_first", [True, False])
+def test_a_refused_call_is_compared_if_one_interface_is_seen_wholly_before_the_other(
+    bench: Bench, far_first: bool
+) -> None:
+    came, went = leg("c1", SIGNED), leg("b1", SIGNED)
+    near = [(came, Side.IN, "alpha", 0.1), (refusal(came, "603 Decline"), Side.OUT, "alpha", 0.4)]
+    far = [(went, Side.OUT, "beta", 0.2), (refusal(went, "603 Network Blocked", NOTICE), Side.IN, "beta", 0.3)]
+    for raw, side, trunk, at in far + near if far_first else near + far:
+        bench.pairing.observe(scan(raw), side, trunk, 1.8e9 + at, bench.now)
+    assert [found.lost for found in bench.answers] == [("phrase", "Reason")]
+
+
 def test_only_the_last_answer_of_several_legs_is_passed_on(bench: Bench) -> None:
     came = bench.gets(leg("c1"))
-    first, second = bench.sends(leg("b1")), bench.sends(leg("b2"), "gamma")
+    first, second = bench.sends(leg("b1")), bench.sends(leg("b1"), "gamma")
     bench.gets(refusal(first, "603 Network Blocked", NOTICE), "beta")
     bench.gets(refusal(second, "404 Not Found"), "gamma")
     bench.sends(refusal(came, "404 Not Found"), "alpha")

@@ -18,7 +18,7 @@ from agent.ingress.capture.observer import Observer
 from agent.ingress.capture.settings import CaptureSettings
 from agent.ingress.capture.taps import Taps
 from agent.ingress.recognition import Message, address_text
-from agent.kernel.packet import Shape
+from agent.kernel.packet import BLOCK_MS, Shape
 from agent.kernel.ring import NO_VLAN, OUTGOING, Packet
 from agent.model import ParseError, Scan
 from agent.screening import Observation
@@ -32,7 +32,9 @@ TICK_SECONDS: Final = 1.0
 MAX_AGE: Final = 2.0
 """Seconds that a packet may have waited to be read. What says that it is older was stamped by a clock that was set."""
 
-REST_SECONDS: Final = 0.001  # between two looks whether the rest is read
+LAST_BLOCK_SECONDS: Final = 4 * BLOCK_MS / 1e3
+"""How long the kernel may keep packets that are on their way when the capture is told to stop."""
+REST_SECONDS: Final = 0.002  # between two looks whether they have come
 
 
 class PacketClock:
@@ -103,10 +105,14 @@ class CaptureServer:
         """Read what the rings hold, for `grace` seconds at most, and let go of the interfaces."""
         if not self.taps.running:
             return
-        ends = self._clock() + grace
-        while (self._backlog or self.taps.read_rest()) and self._clock() < ends:
-            self._turn()
-            await asyncio.sleep(0)
+        began = self._clock()
+        while (now := self._clock()) < began + grace:
+            if self._backlog or self.taps.read_rest():
+                await asyncio.sleep(0)
+            elif now < began + LAST_BLOCK_SECONDS:
+                await asyncio.sleep(REST_SECONDS)
+            else:
+                break
         self._backlog.clear()
         for side, assembly in self._assemblies.items():
             for message in assembly.finish():
