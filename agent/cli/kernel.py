@@ -181,10 +181,11 @@ def _print_table(name: str, report: dict[str, object]) -> None:
     packets, sources = report["packets"], report["sources"]
     assert isinstance(packets, dict)
     assert isinstance(sources, list)
-    print_table(f"{name} ({held})", ("what", "packets"), [(word, f"{count:,}") for word, count in packets.items()])
+    print(f"table {name}, {held}")
+    print_table("", ("what", "packets"), [(word, f"{count:,}") for word, count in packets.items()])
     if sources:
         rows = [(str(one["source"]), *_words(one)) for one in sources]
-        print_table("sources", ("source", "what", ""), rows)
+        print_table("", ("source", "what", ""), rows)
 
 
 def _words(source: dict[str, object]) -> tuple[str, str]:

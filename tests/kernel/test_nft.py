@@ -1,4 +1,4 @@
-"""Our tables in the real kernel, in a namespace of their own. nft(8), where it is installed, says what it sees there."""
+"""Our tables in the real kernel, in a namespace of their own. nft(8), if it is installed, says what it sees there."""
 
 import errno
 import os
@@ -147,10 +147,13 @@ def test_a_bad_rule_is_named_with_its_place(nft: Nft) -> None:
 
 def test_an_error_carries_the_words_of_the_kernel() -> None:
     need_namespaces()
-    with Namespace("words") as space, space.inside(), NetlinkSocket() as netlink:
-        with pytest.raises(KernelError) as failed:
-            # An attribute that is cut off: the kernel's validation says so in words.
-            netlink.batch([Message("odd", _broken_table())], SUBSYSTEM)
+    with (
+        Namespace("words") as space,
+        space.inside(),
+        NetlinkSocket() as netlink,
+        pytest.raises(KernelError) as failed,
+    ):
+        netlink.batch([Message("odd", _broken_table())], SUBSYSTEM)
     assert failed.value.number == 1
     assert failed.value.words
 
