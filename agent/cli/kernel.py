@@ -58,9 +58,9 @@ def run(args: argparse.Namespace) -> int:
     try:
         match args.action:
             case "plan":
-                return _plan(*_settings(args.config))
+                return _plan(*read_settings(args.config))
             case "apply":
-                return _apply(_settings(args.config)[0], shadow=args.shadow, hold=args.hold)
+                return _apply(read_settings(args.config)[0], shadow=args.shadow, hold=args.hold)
             case "status":
                 return _status(as_json=args.json)
             case _:
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     return BAD_INPUT
 
 
-def _settings(path: Path) -> tuple[KernelSettings | None, QueueSettings | None]:
+def read_settings(path: Path) -> tuple[KernelSettings | None, QueueSettings | None]:
     """The two sections that matter here. Raises ConfigError, ConfigErrors."""
     table = read_toml(read_text(path, MAX_CONFIG_BYTES))
     errors: list[ConfigError] = []

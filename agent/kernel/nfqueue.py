@@ -24,7 +24,6 @@ from agent.kernel.netlink import (
     SOL_NETLINK,
     KernelError,
     attribute,
-    attributes_in,
     messages_in,
     open_netfilter,
 )
@@ -38,7 +37,7 @@ _BIND, _UNBIND = 1, 2
 _COPY_PACKET: Final = 2
 _FAIL_OPEN: Final = 1
 
-_PACKET_HEADER, _INTERFACE, _LENGTH, _PAYLOAD = 1, 5, 13, 10
+_PACKET_HEADER, _INTERFACE, _PAYLOAD = 1, 5, 10
 _PACKET_ID: Final = struct.Struct("!I")
 _ANSWER: Final = struct.Struct("=IHHII4sHHII")
 _VERDICT_SIZE: Final = 32
@@ -61,12 +60,11 @@ STATISTICS: Final = Path("/proc/thread-self/net/netfilter/nfnetlink_queue")
 
 
 class Queued(NamedTuple):
-    """One packet that waits for its verdict. `whole`: all its bytes are here. `interface`: index of where it came."""
+    """One packet that waits for its verdict, at most COPIED bytes of it. `interface`: index of where it came in."""
 
     id: int
     packet: bytes
     interface: int
-    whole: bool
 
 
 class Statistics(NamedTuple):
@@ -179,25 +177,31 @@ class Queue:
 
 
 _FIRST: Final = HEADER.size + NFGEN.size
-_PACKET_TYPE: Final = struct.pack("=H", _PACKET)
+_KIND: Final = struct.Struct("=4xH")
+_HEAD: Final = struct.Struct("=HH")
 
 
 def read_queued(data: bytes) -> Queued | None:
-    """The packet in one message of the kernel; None if it is another message, or one that makes no sense."""
-    if len(data) < _FIRST or data[4:6] != _PACKET_TYPE:
+    """The packet in one message of the kernel; None if it is another message, or one that makes no sense.
+
+    Walks the attributes itself: a generator would take as long as the decision on the call.
+    """
+    end = len(data)
+    if end < _FIRST or _KIND.unpack_from(data)[0] != _PACKET:
         return None
-    number = interface = -1
-    packet, length = b"", 0
-    for kind, value in attributes_in(data, _FIRST):
+    number, interface, packet, at = -1, 0, b"", _FIRST
+    while at + 4 <= end:
+        length, kind = _HEAD.unpack_from(data, at)
+        if not 4 <= length <= end - at:
+            break
         if kind == _PAYLOAD:
-            packet = value
-        elif kind == _PACKET_HEADER and len(value) >= 4:
-            number = _PACKET_ID.unpack_from(value)[0]
-        elif kind == _INTERFACE and len(value) == 4:
-            interface = _PACKET_ID.unpack(value)[0]
-        elif kind == _LENGTH and len(value) == 4:
-            length = _PACKET_ID.unpack(value)[0]
-    return Queued(number, packet, max(interface, 0), not length or length == len(packet)) if number >= 0 else None
+            packet = data[at + 4 : at + length]
+        elif kind == _PACKET_HEADER and length >= 8:
+            number = _PACKET_ID.unpack_from(data, at + 4)[0]
+        elif kind == _INTERFACE and length == 8:
+            interface = _PACKET_ID.unpack_from(data, at + 4)[0]
+        at += length + 3 & ~3
+    return Queued(number, packet, interface) if number >= 0 else None
 
 
 def statistics(number: int) -> Statistics | None:

@@ -20,13 +20,7 @@ HEADER = attribute(1, struct.pack("!IHB", 4_000_000_000, 0x0800, 1))
 
 def test_a_packet_is_read_with_its_id_and_interface() -> None:
     found = read_queued(message(HEADER, attribute(5, struct.pack("!I", 3)), attribute(10, b"packet")))
-    assert found == (4_000_000_000, b"packet", 3, True)
-
-
-def test_a_packet_of_which_only_a_part_was_copied_is_not_whole() -> None:
-    found = read_queued(message(HEADER, attribute(13, struct.pack("!I", 9000)), attribute(10, b"packet")))
-    assert found is not None
-    assert not found.whole
+    assert found == (4_000_000_000, b"packet", 3)
 
 
 def test_other_messages_are_no_packets() -> None:
@@ -36,7 +30,7 @@ def test_other_messages_are_no_packets() -> None:
 
 
 def test_a_packet_without_bytes_is_still_to_be_answered() -> None:
-    assert read_queued(message(HEADER)) == (4_000_000_000, b"", 0, True)
+    assert read_queued(message(HEADER)) == (4_000_000_000, b"", 0)
 
 
 def test_verdicts_go_out_in_one_piece() -> None:

@@ -240,7 +240,7 @@ class QueueServer:
             self._arm_timer(now)
 
     def _judge(self, queued: Queued, now: float, when: float) -> Judged:
-        datagram = read_datagram(queued.packet) if queued.whole else None
+        datagram = read_datagram(queued.packet)
         if datagram is None:
             self.counts["not_whole"] += 1
             return GOES_ON
