@@ -104,6 +104,7 @@ def _settings(args: argparse.Namespace) -> "CaptureSettings":
         methods=(),  # a first look is at everything
         tunnels=args.tunnels,
         promiscuous=args.promiscuous,
+        cpu_share=1.0,
     )
 
 

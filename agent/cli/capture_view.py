@@ -3,6 +3,7 @@
 Who calls chooses what is shown of his messages; cells hold nothing that moves a terminal's cursor.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -24,6 +25,9 @@ OTHERS: Final = "(others)"
 ROWS: Final = 12  # of one table on the screen
 EXAMPLES: Final = 20
 """Calls with altered Identity or refusal that are kept to be shown."""
+
+
+_NUMBER: Final = re.compile(r"[0-9,.]+(?: %)?|-", re.ASCII)
 
 
 @dataclass(slots=True)
@@ -220,9 +224,9 @@ def _table(columns: tuple[str, ...], rows: Rows) -> "RenderableType":
     from rich.text import Text  # noqa: PLC0415
 
     table = Table(show_edge=False, pad_edge=False)
-    for column in columns:
-        number = all(row[columns.index(column)][:1].isdigit() or row[columns.index(column)] == "-" for row in rows)
-        table.add_column(column, justify="right" if number and column != columns[0] else "left")
+    for column, *cells in zip(columns, *rows, strict=True):
+        numbers = column != columns[0] and all(_NUMBER.fullmatch(cell) for cell in cells)
+        table.add_column(column, justify="right" if numbers else "left")
     for row in rows:
         table.add_row(*map(Text, row))
     return table

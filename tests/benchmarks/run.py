@@ -8,6 +8,7 @@ import argparse
 import gc
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections import deque
@@ -240,6 +241,28 @@ def hooks() -> Iterator[Figure]:
         yield Figure(f"hook_stream_{share}", "ms at half load", rates[share], "1 ms", 1.0, 1.0 / rates[share], target)
 
 
+def captures() -> Iterator[Figure]:
+    """Packets from a live interface: into Python objects beside tcpdump and scapy, and through the whole capture."""
+    from tests.benchmarks.live_capture import compare
+
+    if os.geteuid() or not shutil.which("tcpdump"):
+        print("capture_vs_tcpdump: skipped, it needs root and tcpdump (apt-get install tcpdump)")
+        return
+    got = compare()
+    ours, tcpdump, scapy, whole = (got[name] for name in ("packets", "tcpdump", "scapy", "server"))
+    for name, peer, target in (("tcpdump", tcpdump, ">= 0.5"), ("scapy", scapy, ">= 20")):
+        yield Figure(
+            f"capture_vs_{name}", "packets/s per core", 1e6 / ours.cpu_us, name, 1e6 / peer.cpu_us,
+            peer.cpu_us / ours.cpu_us, target,
+        )  # fmt: skip
+        yield Figure(
+            f"capture_lossless_vs_{name}", "packets/s, no loss", ours.rate, name, peer.rate,
+            ours.rate / max(peer.rate, 1.0), "varies with what else this machine does",
+        )  # fmt: skip
+    yield Figure("capture_screened_us", "us CPU per INVITE", whole.cpu_us, "scapy, dissected only", scapy.cpu_us,
+                 scapy.cpu_us / whole.cpu_us, "messages, screening, pairing")  # fmt: skip
+
+
 GROUPS = {
     "scan": scans,
     "numbers": number_sets,
@@ -248,6 +271,7 @@ GROUPS = {
     "records": records,
     "redirect": redirects,
     "hook": hooks,
+    "capture": captures,
 }
 
 

@@ -1,6 +1,7 @@
 """What a capture makes of messages: observed verdicts, legs, counts, its clock and its settings. No sockets."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,7 @@ from agent.calls.pairing import Pairing
 from agent.ingress.capture import counts
 from agent.ingress.capture.counts import CaptureCounts
 from agent.ingress.capture.observer import Observed, Observer
-from agent.ingress.capture.server import MAX_AGE, CaptureServer, PacketClock
+from agent.ingress.capture.server import BATCH, MAX_AGE, CaptureServer, PacketClock
 from agent.ingress.capture.settings import CaptureSettings
 from agent.kernel.packet import Shape
 from agent.kernel.ring import HOST, NO_VLAN, OUTGOING, Packet
@@ -164,6 +165,36 @@ def test_a_long_block_is_worked_through_in_turns() -> None:
     assert world.server.counts.attempts == 100
 
 
+def test_in_a_flood_it_takes_its_share_of_the_core_and_no_more() -> None:
+    """Of a clock that moves 1 ms with each packet, and a loop that says how long it was asked to wait."""
+    world = World()
+    now = 100.0
+    rests: list[float] = []
+
+    def clock() -> float:
+        return now
+
+    class Loop:
+        def call_later(self, delay: float, action: Callable[[], None]) -> None:
+            rests.append(delay)
+            waiting.append(action)
+
+    def packet(*_: object) -> None:
+        nonlocal now
+        now += 0.001
+
+    waiting: list[Callable[[], None]] = []
+    server = CaptureServer(CaptureSettings(interfaces=("eth0",), cpu_share=0.25), world.observer, clock=clock)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("asyncio.get_running_loop", Loop)
+        patch.setattr(server, "_packet", packet)
+        server._take(Shape.ETHERNET, [(WHEN, b"", 0, HOST, NO_VLAN)] * (2 * BATCH + 1))
+        while waiting:
+            assert server.taps.paused
+            waiting.pop()()
+    assert rests == pytest.approx([0.003 * BATCH, 0.003 * BATCH, 0.003])
+
+
 def test_junk_is_counted_and_a_fault_of_ours_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World()
     world.comes(b"INVITE sip:x SIP/3.0\r\n\r\n")
@@ -247,7 +278,7 @@ def test_settings_are_filled_from_their_section() -> None:
     assert filled(interfaces=["eth0"]) == CaptureSettings(interfaces=("eth0",))
     everything = filled(
         interfaces=["eth0", "bond0.100"], ports=[5060, 5080], methods=[], tunnels=True, promiscuous=True,
-        ring_bytes=1 << 21, transit=False,
+        ring_bytes=1 << 21, cpu_share=1, transit=False,
     )  # fmt: skip
     assert isinstance(everything, CaptureSettings)
     assert replace(everything, ports=(5060,)).ports == (5060,)

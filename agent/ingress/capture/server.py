@@ -24,7 +24,7 @@ from agent.model import ParseError, Scan
 from agent.screening import Observation
 from agent.sip.scan import scan
 
-BATCH: Final = 32
+BATCH: Final = 16
 """Packets in one turn of the event loop: half a millisecond, as much as a live call may have to wait for it."""
 
 TICK_SECONDS: Final = 1.0
@@ -81,7 +81,7 @@ class CaptureServer:
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.counts = CaptureCounts()
-        self.taps = Taps(settings, self._take, lambda: bool(self._backlog))
+        self.taps = Taps(settings, self._take)
         self._observer = observer
         self._pairing = pairing if settings.transit else None
         self._on_failure = on_failure
@@ -92,6 +92,7 @@ class CaptureServer:
         # Of each direction its own: no stream and no datagram goes both ways, and so the way of a message is known.
         self._assemblies = {side: Assembly(self.counts, ports) for side in Side}
         self._backlog: deque[Packet] = deque()
+        self._rest = 1.0 / settings.cpu_share - 1.0  # seconds for each second of work
         self._shape = Shape.ETHERNET
         self._timer: asyncio.TimerHandle | None = None
 
@@ -106,6 +107,7 @@ class CaptureServer:
         if not self.taps.running:
             return
         began = self._clock()
+        self._rest = 0.0
         while (now := self._clock()) < began + grace:
             if self._backlog or self.taps.read_rest():
                 await asyncio.sleep(0)
@@ -165,12 +167,22 @@ class CaptureServer:
         self._turn()
 
     def _turn(self) -> None:
-        """Some packets of the backlog, and the next ones in the next turn, so that nobody else waits long."""
-        backlog = self._backlog
+        """Some packets of the backlog, and the next ones after a rest, so that nobody else waits long."""
+        backlog, began = self._backlog, self._clock()
         for _ in range(min(len(backlog), BATCH)):
             self._packet(*backlog.popleft())
         if backlog:
-            asyncio.get_running_loop().call_soon(self._turn)
+            self.taps.pause()
+            self._after_rest(began, self._turn)
+        elif self.taps.paused:
+            self._after_rest(began, self._resume)
+
+    def _after_rest(self, began: float, action: Callable[[], None]) -> None:
+        asyncio.get_running_loop().call_later((self._clock() - began) * self._rest, action)
+
+    def _resume(self) -> None:
+        if self.taps.running:
+            self.taps.resume()
 
     def _packet(self, when: float, data: bytes, length: int, kind: int, vlan: int) -> None:
         counts = self.counts

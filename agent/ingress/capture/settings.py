@@ -32,6 +32,9 @@ class CaptureSettings:
     """Also take what is not for this host: a mirror port. Then only the policy's local addresses tell directions."""
     ring_bytes: Annotated[int, Range(1 << 20, 1 << 30)] = 16 << 20
     """Memory per interface for packets not yet read: 10,000 INVITEs, a second and more of a busy trunk."""
+    cpu_share: Annotated[float, Range(0.05, 1.0)] = 0.5
+    """How much of the agent's one core it may take in a flood, beside the calls that wait for an answer. What comes
+    faster is lost, and counted."""
     transit: bool = True
     """Whether to pair incoming with outgoing calls and compare their Identity."""
 

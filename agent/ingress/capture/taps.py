@@ -6,7 +6,6 @@ looked after once more with every tick, in case that a bind came too early.
 """
 
 import asyncio
-import errno
 from collections.abc import Callable
 from functools import partial
 from typing import Final
@@ -22,11 +21,9 @@ DOWN: Final = "is down"
 
 
 class Taps:
-    """All interfaces. `take(shape, packets)` gets each block that was read; no further one is read while `busy()`."""
+    """All interfaces. `take(shape, packets)` gets each block read; none is read between `pause` and `resume`."""
 
-    def __init__(
-        self, settings: CaptureSettings, take: Callable[[Shape, list[Packet]], None], busy: Callable[[], bool]
-    ) -> None:
+    def __init__(self, settings: CaptureSettings, take: Callable[[Shape, list[Packet]], None]) -> None:
         methods = tuple(method.encode() for method in settings.methods)
 
         def filter_of(shape: Shape, skip_outgoing: bool) -> bytes:
@@ -43,8 +40,8 @@ class Taps:
         self.damaged_blocks = 0
         self._trouble: dict[str, str] = {}  # why an interface gives nothing
         self._take = take
-        self._busy = busy
         self._watch: LinkWatch | None = None
+        self.paused = False
         self._readers: dict[str, int] = {}  # the file descriptor that the event loop watches for an interface
         self._was_bound: set[str] = set()
 
@@ -72,16 +69,31 @@ class Taps:
 
     def close(self) -> None:
         """Let go of everything; the counts stay."""
-        loop = asyncio.get_running_loop()
-        for descriptor in self._readers.values():
-            loop.remove_reader(descriptor)
-        self._readers.clear()
+        self._forget_readers()
         for tap in self.sockets:
             tap.close()
         if self._watch is not None:
-            loop.remove_reader(self._watch.fileno())
+            asyncio.get_running_loop().remove_reader(self._watch.fileno())
             self._watch.close()
             self._watch = None
+
+    def _forget_readers(self) -> None:
+        for descriptor in self._readers.values():
+            asyncio.get_running_loop().remove_reader(descriptor)
+        self._readers.clear()
+
+    def pause(self) -> None:
+        """Leave packets in the rings for now."""
+        if not self.paused:
+            self.paused = True
+            self._forget_readers()
+
+    def resume(self) -> None:
+        """Go on reading."""
+        self.paused = False
+        for tap in self.sockets:
+            if tap.index:
+                self._follow(tap)
 
     def tick(self) -> None:
         """Once a second: counts of the kernel, and interfaces that could not be bound when they appeared."""
@@ -119,6 +131,8 @@ class Taps:
 
     def _follow(self, tap: PacketSocket) -> None:
         """Have the event loop watch the socket, which may be another than before."""
+        if self.paused:
+            return
         loop = asyncio.get_running_loop()
         before = self._readers.get(tap.name)
         if before == tap.fileno():
@@ -135,9 +149,7 @@ class Taps:
                 self.look_after(tap)
 
     def _readable(self, tap: PacketSocket) -> None:
-        if self._busy() or self._read(tap):
-            return
-        if tap.take_error() not in (0, errno.EAGAIN):
+        if not self._read(tap) and tap.take_error():
             self.look_after(tap)
 
     def _read(self, tap: PacketSocket) -> bool:
