@@ -1,6 +1,6 @@
 """A flood: INVITEs of one caller by UDP, as fast as asked for or as can be.
 
-`python -m tests.fakes.flood SOURCE TARGET RATE SECONDS` sends from port 5060 of SOURCE to port 5060 of TARGET and prints
+`python -m tests.fakes.flood SOURCE TARGET RATE SECONDS` sends from SOURCE port 5060 to TARGET port 5060, and prints
 how many it sent a second. Sends in batches by one system call each, so that it reaches 100,000 a second and more.
 """
 
