@@ -2,9 +2,9 @@
 
 Each capturer sits alone at one end of a veth pair, in a namespace of its own and on one core, with a ring of 16 MiB and
 a filter; the sender has the other core, on which the kernel also does the copying. Bursts of 1.6 kB INVITEs get faster
-until a capturer loses packets. CPU is what the scheduler books on the capturer's process, which is what its core could do at
-most; what the kernel does on the sender's core is the same for all. On a machine that has other things to do only that
-can be compared: whoever does not get the core in time loses packets.
+until a capturer loses packets. CPU is what the scheduler books on the capturer's process, and so what its core could do
+at most; what the kernel does on the sender's core is the same for all. On a machine that has other things to do only
+that can be compared: whoever does not get the core in time loses packets.
 
 Run as a module it is one of the programs: `send`, `packets` (into Python objects, where tcpdump writes to a file),
 `server` (the whole: messages, screening, pairing) or `scapy`.
