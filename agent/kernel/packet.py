@@ -98,7 +98,11 @@ class PacketSocket:
 
     def open(self) -> None:
         """Make the socket and its ring. Raises PermissionError without CAP_NET_RAW, else OSError with the reason."""
-        kind = socket.SOCK_RAW if self.shape is Shape.ETHERNET else socket.SOCK_DGRAM
+        self._open(self.shape)
+
+    def _open(self, shape: Shape) -> None:
+        """Have a socket for packets of this shape; the one that there was stays if no other can be had."""
+        kind = socket.SOCK_RAW if shape is Shape.ETHERNET else socket.SOCK_DGRAM
         try:
             sock = socket.socket(socket.AF_PACKET, kind | socket.SOCK_NONBLOCK, 0)
         except PermissionError:
@@ -109,14 +113,15 @@ class PacketSocket:
             frames = size // _FRAME_BYTES
             ring = _REQUEST.pack(BLOCK_BYTES, self._blocks, _FRAME_BYTES, frames, BLOCK_MS, 0, 0)
             sock.setsockopt(_SOL_PACKET, _RX_RING, ring)
-            self._ring = mmap.mmap(sock.fileno(), size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+            mapped = mmap.mmap(sock.fileno(), size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
         except OSError as error:
             sock.close()
             what = "the memory for it cannot be had" if error.errno == errno.ENOMEM else os.strerror(error.errno or 0)
             raise OSError(
                 error.errno, f"a ring of {self._blocks * BLOCK_BYTES} bytes for {self.name}: {what}"
             ) from None
-        self._socket, self._next, self.index = sock, 0, 0
+        self.close()
+        self._socket, self._ring, self._next, self.shape = sock, mapped, 0, shape
 
     def bind(self, link: Link) -> None:
         """Capture from the interface as it is now. Raises OSError if that cannot be: no Ethernet and no IP on it,
@@ -125,9 +130,7 @@ class PacketSocket:
         if shape is Shape.IP and link.hardware not in _BARE_IP:
             raise OSError(errno.EAFNOSUPPORT, f"{self.name} carries neither Ethernet nor IP (type {link.hardware})")
         if shape is not self.shape or self._socket is None:
-            self.close()
-            self.shape = shape
-            self.open()
+            self._open(shape)
         assert self._socket is not None
         # The loopback interface shows every packet twice, as sent and as received.
         self._attach(self._filter_of(shape, link.hardware == _ARPHRD_LOOPBACK))

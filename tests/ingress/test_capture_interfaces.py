@@ -5,6 +5,7 @@ import os
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ import pytest
 
 from agent.ingress.capture.server import CaptureServer
 from agent.kernel import capabilities, packet
-from agent.kernel.packet import BLOCK_BYTES
+from agent.kernel.packet import BLOCK_BYTES, Shape
 from tests.fakes.calls import invite
 from tests.fakes.namespaces import join
 from tests.fakes.waiting import until
@@ -165,6 +166,41 @@ def test_a_bare_ip_interface_is_captured_from_its_ip_header_on(wires: Cable, mon
 
     server = captured(wires, settings(), during)
     assert server.counts.outgoing == 1
+
+
+def test_an_interface_that_comes_back_in_another_shape_needs_the_capability(
+    wires: Cable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without it, that interface is not captured, and one of the old shape is again."""
+    ethernet_types = frozenset((1, 772))
+
+    async def during(server: CaptureServer) -> None:
+        tap = server.taps.sockets[0]
+        for allowed in (False, True):
+            monkeypatch.setattr(packet, "_ETHERNET", frozenset((772,)))
+            monkeypatch.setattr(packet, "_BARE_IP", frozenset((1,)))
+            with monkeypatch.context() as forbidden:
+                if not allowed:
+                    forbidden.setattr(socket, "socket", _refused)
+                wires.unplug()
+                wires.plug()
+                if allowed:
+                    await until(lambda: server.health()[0] and tap.shape is Shape.IP)
+                else:
+                    await until(lambda: "CAP_NET_RAW" in server.health()[1])
+            monkeypatch.setattr(packet, "_ETHERNET", ethernet_types)
+            wires.unplug()
+            wires.plug()
+            await until(lambda: server.health()[0] and tap.shape is Shape.ETHERNET)
+            before = server.counts.sip_messages
+            wires.frames([FRAME])
+            await until(lambda: server.counts.sip_messages == before + 1)  # noqa: B023
+
+    captured(wires, settings(), during)
+
+
+def _refused(*_: object) -> socket.socket:
+    raise PermissionError(errno.EPERM, "constructed")
 
 
 def test_the_rings_memory_is_refused_in_words(wires: Cable, monkeypatch: pytest.MonkeyPatch) -> None:

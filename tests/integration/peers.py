@@ -37,7 +37,7 @@ def need(*programs: str) -> None:
             pytest.skip(f"{program} is not installed (apt-get install {_PACKAGES.get(program, program)})")
 
 
-_PACKAGES: Final = {"sipp": "sip-tester"}
+_PACKAGES: Final = {"sipp": "sip-tester", "dumpcap": "tshark", "setpriv": "util-linux"}
 
 
 def need_kamailio(*modules: str) -> None:
