@@ -211,6 +211,13 @@ def test_junk_is_counted_and_a_fault_of_ours_ends_nothing(monkeypatch: pytest.Mo
     world.comes(invite())
     assert len(world.failures) == world.server.counts.failures == 1
     assert world.server.counters()["capture_failures"] == 1
+    monkeypatch.setattr(world.server._time, "now", fail)
+    world.takes(*[(ethernet(ipv4(udp(invite()))), HOST)] * (2 * BATCH))
+    monkeypatch.undo()
+    assert world.server.counts.failures == 1 + 2 * BATCH
+    before = world.server.counts.attempts
+    world.comes(invite())
+    assert world.server.counts.attempts == before + 1
 
 
 def test_it_is_not_running_before_its_start_and_stops_twice() -> None:

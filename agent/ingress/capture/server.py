@@ -170,7 +170,10 @@ class CaptureServer:
         """Some packets of the backlog, and the next ones after a rest, so that nobody else waits long."""
         backlog, began = self._backlog, self._clock()
         for _ in range(min(len(backlog), BATCH)):
-            self._packet(*backlog.popleft())
+            try:
+                self._packet(*backlog.popleft())
+            except Exception as error:  # one packet that nobody foresaw must not end the capture
+                self._failed(error)
         if backlog:
             self.taps.pause()
             self._after_rest(began, self._turn)
@@ -228,9 +231,12 @@ class CaptureServer:
             counts.invites += read.method == "INVITE"
         try:
             self._show(message, read, side, when, now)
-        except Exception as error:  # one message that nobody foresaw must not end the capture
-            counts.failures += 1
-            self._on_failure(error)
+        except Exception as error:  # nor hide the messages beside it
+            self._failed(error)
+
+    def _failed(self, error: Exception) -> None:
+        self.counts.failures += 1
+        self._on_failure(error)
 
     def _show(self, message: Message, read: Scan, side: Side, when: float, now: float) -> None:
         addresses = self._observer.policy.addresses
