@@ -6,7 +6,7 @@ both render the same things. The family is always inet: one table for IPv4 and I
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Final
+from typing import Final, Literal
 
 PAYLOAD: Final = 8
 """Where a datagram begins behind its UDP header, in bytes."""
@@ -100,6 +100,13 @@ class LongerThan:
 
 
 @dataclass(frozen=True, slots=True)
+class IsFamily:
+    """The packet is of IPv4 or IPv6."""
+
+    version: Literal[4, 6]
+
+
+@dataclass(frozen=True, slots=True)
 class IsUdp:
     """The packet is UDP."""
 
@@ -171,8 +178,8 @@ class Reassemble:
 
 
 Statement = (
-    In | Marked | Begins | NoDigitAt | LongerThan | IsUdp | Count | Remember | Accept | Drop | Return | Jump | Goto
-    | ToQueue | Reassemble
+    In | Marked | Begins | NoDigitAt | LongerThan | IsFamily | IsUdp | Count | Remember | Accept | Drop | Return | Jump
+    | Goto | ToQueue | Reassemble
 )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from agent.kernel.ruleset import (
     Element,
     Goto,
     In,
+    IsFamily,
     IsUdp,
     Jump,
     Kind,
@@ -135,6 +136,8 @@ def _statement(statement: Statement) -> str:  # noqa: C901, PLR0911, PLR0912  on
             return f"@th,{8 * (PAYLOAD + offset)},8 != 0x30-0x39"
         case LongerThan(length):
             return f"udp length > {UDP_HEADER + length}"
+        case IsFamily(version):
+            return f"meta nfproto ipv{version}"
         case IsUdp():
             return "meta l4proto udp"
         case Count():

@@ -26,6 +26,7 @@ from agent.kernel.ruleset import (
     Field,
     Goto,
     In,
+    IsFamily,
     IsUdp,
     Jump,
     LongerThan,
@@ -219,6 +220,8 @@ def _statement(statement: Statement, via: Via) -> list[Expression]:  # noqa: C90
             return [_payload(_TRANSPORT, PAYLOAD + offset, 1), _expression("range", outside)]
         case LongerThan(length):
             return [*_udp(), _payload(_TRANSPORT, 4, 2), _compare(struct.pack("!H", UDP_HEADER + length), _GREATER)]
+        case IsFamily(version):
+            return [_meta(_NFPROTO), _compare(_IPV4 if version == 4 else _IPV6)]
         case IsUdp():
             return _udp()
         case Count():

@@ -32,6 +32,7 @@ from agent.kernel.ruleset import (
     Goto,
     Hook,
     In,
+    IsFamily,
     IsUdp,
     Jump,
     Kind,
@@ -84,6 +85,7 @@ _INVITES: Final[tuple[tuple[tuple[Statement, ...], str], ...]] = (
 )
 """How what may be an INVITE begins, and the name of its counter."""
 
+_PREFIXES: Final = (b"+1", b"+")
 _SCHEMES: Final = (b"sip:", b"tel:", b"sips:")
 
 Blocks = Mapping[Network, float]
@@ -97,14 +99,15 @@ def guard_table(settings: KernelSettings, blocks: Blocks, *, reassembles: bool) 
     """The table that cuts off floods and blocked sources. `reassembles`: whether this kernel offers `Reassemble`."""
     drop = settings.mode == "enforce"
     emergency = _emergency(settings.emergency_numbers)
-    chains = [*emergency, _excess("blocked", drop=drop), _excess("flood", drop=drop), _invite(settings)]
+    chains = [*emergency, _excess("blocked", drop=drop), _excess("flood", drop=drop), *_invite(settings)]
     chains += [_reassembling()] if reassembles else []
     seen = [
         Rule((In(Field.UDP_PORT, "sip_ports"), *what, Count(), Jump("invite")), comment) for what, comment in _INVITES
     ]
     chains.append(Chain("guard", tuple(seen), Hook.PREROUTING, BEFORE_ALL))
     sets = [NamedSet("sip_ports", Kind.PORT, _ports(settings.ports))]
-    sets += [_exempt(settings, kind) for kind in (Kind.IPV4, Kind.IPV6)]
+    if settings.exempt:
+        sets += [_exempt(settings, kind) for kind in (Kind.IPV4, Kind.IPV6)]
     for one, elements in block_sets(settings, blocks):
         sets.append(NamedSet(one.name, one.kind, tuple(elements), one.ranges, one.timeout, size=one.size))
     if settings.flood_rate:
@@ -150,17 +153,19 @@ def disjoint(blocks: Blocks) -> list[Element]:
     return [Element(begin.to_bytes(length, "big"), end.to_bytes(length, "big"), s) for begin, end, s in out]
 
 
-def _invite(settings: KernelSettings) -> Chain:
-    rules = []
-    for version, source in ((4, Field.SOURCE4), (6, Field.SOURCE6)):
-        rules.append(Rule((In(source, f"exempt{version}"), Count(), Return()), "exempt"))
+def _invite(settings: KernelSettings) -> list[Chain]:
+    """A chain for each family, so that no packet is asked for the addresses of the other."""
+    chains = []
+    for version, source, limited in ((4, Field.SOURCE4, Field.SOURCE4), (6, Field.SOURCE6, Field.SOURCE6_NET)):
+        rules = [Rule((In(source, f"exempt{version}"), Count(), Return()), "exempt")] if settings.exempt else []
         rules.append(Rule((In(source, f"blocked{version}"), Goto("blocked"))))
         rules.append(Rule((In(source, f"blocked_nets{version}"), Goto("blocked"))))
-    if settings.flood_rate:
-        over = Limit(settings.flood_rate, settings.flood_burst or settings.flood_rate)
-        rules.append(Rule((Remember(Field.SOURCE4, "invites4", over), Goto("flood"))))
-        rules.append(Rule((Remember(Field.SOURCE6_NET, "invites6", over), Goto("flood"))))
-    return Chain("invite", tuple(rules))
+        if settings.flood_rate:
+            over = Limit(settings.flood_rate, settings.flood_burst or settings.flood_rate)
+            rules.append(Rule((Remember(limited, f"invites{version}", over), Goto("flood"))))
+        chains.append(Chain(f"invite{version}", tuple(rules)))
+    by_family = tuple(Rule((IsFamily(version), Goto(f"invite{version}"))) for version in (4, 6))
+    return [*chains, Chain("invite", by_family)]
 
 
 def _excess(name: str, *, drop: bool) -> Chain:
@@ -170,22 +175,26 @@ def _excess(name: str, *, drop: bool) -> Chain:
 
 
 def _emergency(numbers: Sequence[str]) -> list[Chain]:
-    """Accept what calls one of these numbers, or sos (RFC 5031). That ends the guard, and no other table's rules."""
-    chains = {
-        offset: Chain(f"number_at_{offset}", tuple(_numbers(numbers, offset)))
-        for offset in sorted({METHOD + len(scheme) for scheme in _SCHEMES})
-    }
-    rules = [Rule((Begins(b"urn:service:sos", METHOD), Count(), Accept()), "emergency")]
-    rules += [Rule((Begins(scheme, METHOD), Jump(chains[METHOD + len(scheme)].name))) for scheme in _SCHEMES]
-    return [*chains.values(), Chain("emergency", tuple(rules))]
+    """Accept what calls one of these numbers, or sos (RFC 5031). That ends the guard, and no other table's rules.
+
+    A tree, so that an INVITE of a flood is compared with as little as can be.
+    """
+    begins = sorted({METHOD + len(scheme) for scheme in _SCHEMES})
+    ends = sorted({at + len(prefix) for at in begins for prefix in ("", *_PREFIXES)})
+    chains = [Chain(f"digits_at_{at}", tuple(_numbers(numbers, at))) for at in ends]
+    for at in begins:
+        prefixed = [Rule((Begins(prefix, at), Goto(f"digits_at_{at + len(prefix)}"))) for prefix in _PREFIXES]
+        chains.append(Chain(f"number_at_{at}", (*prefixed, Rule((Goto(f"digits_at_{at}"),)))))
+    rules = [Rule((Begins(scheme, METHOD), Goto(f"number_at_{METHOD + len(scheme)}"))) for scheme in _SCHEMES]
+    rules.append(Rule((Begins(b"urn:service:sos", METHOD), Count(), Accept()), "emergency"))
+    return [*chains, Chain("emergency", tuple(rules))]
 
 
 def _numbers(numbers: Sequence[str], offset: int) -> Iterator[Rule]:
     for number in numbers:
-        for prefix in ("", "+1", "+"):
-            words = (prefix + number).encode("ascii")
-            match = (Begins(words, offset), NoDigitAt(offset + len(words)))
-            yield Rule((*match, Count(), Accept()), "emergency")
+        words = number.encode("ascii")
+        match = (Begins(words, offset), NoDigitAt(offset + len(words)))
+        yield Rule((*match, Count(), Accept()), "emergency")
 
 
 def _exempt(settings: KernelSettings, kind: Kind) -> NamedSet:

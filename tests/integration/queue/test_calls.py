@@ -118,7 +118,7 @@ def test_kill_9_loses_no_call(net: World) -> None:
 
 
 def test_a_hung_agent_stops_no_call_and_screens_again_when_it_is_back(net: World) -> None:
-    """What waits in the queue when it hangs is sent again by its callers after T1, and passes a second later at most."""
+    """What waits in the queue when it hangs is sent again by its callers after T1, and passes a second later."""
     with net.agent() as agent:
         with net.phone("call", calls=400, rate=100.0) as phone:
             wait_for(lambda: agent.counters()["attempts"] >= 100, "traffic")

@@ -172,7 +172,7 @@ class World:
 
     def refused(self, status: int, host: str = GOOD, **keys: str) -> Phone:
         """One call that must be refused with this status."""
-        with self.phone("refused", host, status=str(status), **keys) as phone:
+        with self.phone("refused", host, 1, 50.0, status=str(status), **keys) as phone:
             phone.finish()
         return phone
 
