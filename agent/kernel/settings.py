@@ -25,9 +25,10 @@ class KernelSettings:
     mode: "enforce" drops, "shadow" counts the same and drops nothing.
     on_death: "pass": when the agent ends, however, the kernel forgets everything that it was told. "hold": limits stay
     until `sbc-agent kernel remove`, blocks until their time is up.
-    flood_rate, flood_burst: INVITEs a second that one source (an address, or a /64 of IPv6) may send before the excess
-    is dropped in silence. 0: no limit. The kernel cannot read SIP, so set it well above what any good source sends:
-    an emergency call in a form that the kernel does not know, beyond the limit, is lost until it is sent again.
+    flood_rate, flood_burst: INVITEs a second, copies and re-INVITEs included, that one source (an address, or a /64 of
+    IPv6) may send before the excess is dropped in silence. 0: no limit. The kernel cannot read SIP, so set it well
+    above what any good source sends: an emergency call in a form that the kernel does not know, beyond the limit, is
+    lost until it is sent again.
     exempt: sources that are never limited nor blocked here, such as public-safety answering points and selective
     routers.
     emergency_numbers: Request-URIs with these numbers in plain form pass, from blocked and flooding sources too.

@@ -263,6 +263,30 @@ def captures() -> Iterator[Figure]:
                  scapy.cpu_us / whole.cpu_us, "messages, screening, pairing")  # fmt: skip
 
 
+def queues() -> Iterator[Figure]:
+    """What the kernel's queue adds to an allowed call, and what a flood costs that the kernel cuts off."""
+    from tests.benchmarks.queue import measure
+
+    if os.geteuid() != 0:
+        print("queue: skipped, network namespaces need root")
+        return
+    got = measure()
+    yield Figure("queue_allowed_p50_ms", "ms added", got.added_p50_ms, "1 ms", 1.0, 1 / got.added_p50_ms, "")
+    yield Figure("queue_allowed_p99_ms", "ms added", got.added_p99_ms, "1 ms", 1.0, 1 / got.added_p99_ms, "< 1")
+    per_core = 1e6 / got.decision_us
+    yield Figure("queue_rate", "calls/s per core", per_core, "target of 40k", 40_000, per_core / 40_000, ">= 40k/s")
+    yield Figure(
+        "queue_rate_wall", "calls/s", got.decisions_per_s, "target of 40k", 40_000, got.decisions_per_s / 40_000, ""
+    )
+    shed = 1e6 / got.shed_us
+    for name, peer, us, target in (
+        ("flood_shed_vs_kamailio", "kamailio that answers 503", got.kamailio_answering_us, ">= 10"),
+        ("flood_shed_vs_kamailio_dropping", "kamailio that drops", got.kamailio_us, ""),
+    ):
+        if us is not None:
+            yield Figure(name, "INVITEs/s per core", shed, peer, 1e6 / us, us / got.shed_us, target)
+
+
 GROUPS = {
     "scan": scans,
     "numbers": number_sets,

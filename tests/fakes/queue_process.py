@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,19 +88,20 @@ class QueueProcess:
 
 @contextmanager
 def queue_process(
-    space: Namespace, folder: Path, config: str, policy: str, core: int | None = None
+    space: Namespace,
+    folder: Path,
+    config: str,
+    policy: str,
+    core: int | None = None,
+    python: Sequence[str] = (sys.executable,),
 ) -> Iterator[QueueProcess]:
-    """It, ready, in a namespace; on one core only if that is given. It is ended afterwards."""
+    """It, ready, in a namespace; on one core only if that is given, by another Python or user if that is given. It is
+    ended afterwards."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "agent.toml").write_text(config)
     (folder / "policy.toml").write_text(policy)
-    command = [
-        sys.executable,
-        "-m",
-        "tests.fakes.queue_process",
-        str(folder / "agent.toml"),
-        str(folder / "policy.toml"),
-    ]
+    files = [str(folder / "agent.toml"), str(folder / "policy.toml")]
+    command = [*python, "-m", "tests.fakes.queue_process", *files]
     pinned = [] if core is None else ["taskset", "-c", str(core)]
     with subprocess.Popen(
         space.command(*pinned, *command), cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

@@ -20,7 +20,7 @@ from agent.ingress.queue.responder import GOES_ON, Judged, QueueResponder
 from agent.ingress.queue.settings import QueueSettings
 from agent.kernel.datagram import read_datagram
 from agent.kernel.netlink import KernelError, Message
-from agent.kernel.nfqueue import Queue, Queued, statistics
+from agent.kernel.nfqueue import BATCH, Queue, Queued, statistics
 from agent.kernel.nft import Nft, fill_messages
 from agent.kernel.raw_reply import Path, RawReplies, Reply
 from agent.kernel.ruleset_wire import Via
@@ -87,6 +87,9 @@ class QueueServer:
         self._taking_calls = False
         self._beats = 0
         self._last_beat = 0.0
+        self._armed_at = 0.0  # when the kernel last took our proof of life
+        self._drained = True  # there was nothing left when we looked last
+        self._ruled_before = 0  # what we had received when the table was made again
         self._beating: asyncio.Future[None] | None = None
         self._next_beat: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -103,7 +106,7 @@ class QueueServer:
             loop = asyncio.get_running_loop()
             await loop.run_in_executor(self._beater, self._install)
             self._running = self._taking_calls = True
-            self._last_beat = self._clock()
+            self._last_beat = self._armed_at = self._clock()
             await loop.run_in_executor(self._beater, self._nft.send, self._arming[True])
             loop.add_reader(self._queue.fileno(), self._readable)
         except BaseException:
@@ -187,12 +190,15 @@ class QueueServer:
             self._on_failure(error)
         else:
             self._trouble = ""
+            self._armed_at = self._clock()
 
     async def _reinstalled(self) -> None:
         try:
             await asyncio.get_running_loop().run_in_executor(self._beater, self._install)
         except OSError as error:
             self._trouble = str(error)
+        else:
+            self._ruled_before = self._received
 
     def _release_stale(self) -> bool:
         """After a stall that the kernel noticed: what waited passes. Screening it now could refuse a call that has
@@ -206,11 +212,18 @@ class QueueServer:
         return True
 
     def _count_passed(self, ruled: int) -> None:
-        """What rules sent to the queue and it did not take: it was full, or its buffer was."""
-        found = statistics(self._settings.number)
+        """What rules sent to the queue and it did not take: it was full, or its buffer was. The kernel counts nothing
+        of that while the queue is fail open. What still waits for us has not passed: at most what the queue holds."""
+        waiting = 0 if self._drained else self._settings.length
+        passed = ruled + self._ruled_before - self._received - waiting
+        self.counts["passed_full"] = max(self.counts["passed_full"], passed)
+        found = statistics(self._settings.number)  # for root only, by the permissions of that file
         if found is not None:
-            self.counts["passed_full"] = max(self.counts["passed_full"], ruled - found.numbered)
             self.counts["kernel_drops"] = found.queue_dropped + found.user_dropped
+
+    @property
+    def _received(self) -> int:
+        return self.counts["passed"] + self.counts["stopped"] + self.counts["released"]
 
     # ---- packets
 
@@ -222,7 +235,9 @@ class QueueServer:
         accepted: list[int] = []
         dropped: list[int] = []
         replies: list[Reply] = []
-        for queued in self._queue.receive():
+        received = self._queue.receive()
+        self._drained = len(received) < BATCH
+        for queued in received:
             goes_on, reply = self._judge(queued, now, when)
             (accepted if goes_on else dropped).append(queued.id)
             if reply is not None:
@@ -285,6 +300,9 @@ class QueueServer:
             return False, "not running"
         if self._trouble:
             return False, f"the kernel does not ask, calls pass: {self._trouble}"
+        late = self._clock() - self._armed_at
+        if late >= ARMED_SECONDS:
+            return False, f"the kernel does not ask, calls pass: it has not answered for {late:.1f} s"
         ports = ", ".join(map(str, self._settings.ports))
         way = "nf_tables" if self._via == "nft" else "xt_NFQUEUE"
         words = f"asked about INVITEs by UDP to port {ports} through {way}"

@@ -370,6 +370,7 @@ def test_what_finds_the_queue_full_goes_on(net: Wire) -> None:
                 passed += 1
             assert passed == 100 - 16
             await until(lambda: server.counters()["queue_stopped"] == 15)
+            await until(lambda: server.counters()["queue_passed_full"] == passed, 10.0)
 
     asyncio.run(scenario())
 
