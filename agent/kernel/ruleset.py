@@ -6,10 +6,19 @@ both render the same things. The family is always inet: one table for IPv4 and I
 
 from dataclasses import dataclass, field
 from enum import Enum
+from string import ascii_letters
 from typing import Final, Literal
 
-PAYLOAD: Final = 8
-"""Where a datagram begins behind its UDP header, in bytes."""
+UDP_HEADER: Final = 8
+"""Bytes."""
+
+PAYLOAD: Final = UDP_HEADER
+"""Where a datagram begins, seen from its UDP header."""
+
+_CASE: Final = 0xDF
+"""What makes a letter of ASCII a capital."""
+
+_LETTERS: Final = frozenset(ascii_letters.encode())
 
 MATCH_MAX: Final = 16
 """Bytes that one register of nf_tables compares."""
@@ -218,3 +227,8 @@ class Table:
     owned: bool
     sets: tuple[NamedSet, ...] = ()
     chains: tuple[Chain, ...] = field(default=())
+
+
+def caseless(words: bytes) -> tuple[bytes, bytes]:
+    """The mask that takes the case away from what is compared, and the words in capitals."""
+    return bytes(_CASE if byte in _LETTERS else 0xFF for byte in words), words.upper()

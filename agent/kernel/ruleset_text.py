@@ -10,6 +10,7 @@ from typing import assert_never
 
 from agent.kernel.ruleset import (
     PAYLOAD,
+    UDP_HEADER,
     Accept,
     Begins,
     Chain,
@@ -34,20 +35,8 @@ from agent.kernel.ruleset import (
     Statement,
     Table,
     ToQueue,
+    caseless,
 )
-
-UDP_HEADER = 8
-CASE = 0xDF
-"""What makes a letter of ASCII a capital."""
-
-
-def caseless(words: bytes) -> tuple[bytes, bytes]:
-    """The mask that takes the case away, and the words in capitals."""
-    mask = bytes(CASE if byte in _LETTERS else 0xFF for byte in words)
-    return mask, words.upper()
-
-
-_LETTERS = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 
 def table_text(table: Table) -> str:

@@ -17,6 +17,7 @@ from agent.kernel import pyroute2_patches
 from agent.kernel.netlink import HEADER, NFGEN, REQUEST, Message, attributes_in
 from agent.kernel.ruleset import (
     PAYLOAD,
+    UDP_HEADER,
     Accept,
     Begins,
     Chain,
@@ -40,8 +41,8 @@ from agent.kernel.ruleset import (
     Statement,
     Table,
     ToQueue,
+    caseless,
 )
-from agent.kernel.ruleset_text import UDP_HEADER, caseless
 
 SUBSYSTEM: Final = 10  # NFNL_SUBSYS_NFTABLES
 INET: Final = 1  # NFPROTO_INET
