@@ -296,6 +296,7 @@ GROUPS = {
     "redirect": redirects,
     "hook": hooks,
     "capture": captures,
+    "queue": queues,
 }
 
 
