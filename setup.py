@@ -71,6 +71,7 @@ EXTENSIONS = [
         extension("_udp", "udp.c"),
         extension("_hook", "hook.c"),
         extension("_identity", "identity.c"),
+        extension("_packet", "packet.c"),
     )
     if all((ROOT / s).exists() for s in e.sources)
 ]

@@ -8,6 +8,7 @@ import argparse
 import gc
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections import deque
@@ -271,6 +272,52 @@ def identities() -> Iterator[Figure]:
                 yield Figure(f"{kind}_vs_secsipid{suffix}", "us CPU per call", mine, peer, theirs, ratio, target)
 
 
+def captures() -> Iterator[Figure]:
+    """Packets from a live interface: into Python objects beside tcpdump and scapy, and through the whole capture."""
+    from tests.benchmarks.live_capture import compare
+
+    if os.geteuid() or not shutil.which("tcpdump"):
+        print("capture_vs_tcpdump: skipped, it needs root and tcpdump (apt-get install tcpdump)")
+        return
+    got = compare()
+    ours, tcpdump, scapy, whole = (got[name] for name in ("packets", "tcpdump", "scapy", "server"))
+    for name, peer, target in (("tcpdump", tcpdump, ">= 0.5"), ("scapy", scapy, ">= 20")):
+        yield Figure(
+            f"capture_vs_{name}", "packets/s per core", 1e6 / ours.cpu_us, name, 1e6 / peer.cpu_us,
+            peer.cpu_us / ours.cpu_us, target,
+        )  # fmt: skip
+        yield Figure(
+            f"capture_lossless_vs_{name}", "packets/s, no loss", ours.rate, name, peer.rate,
+            ours.rate / max(peer.rate, 1.0), "varies with what else this machine does",
+        )  # fmt: skip
+    yield Figure("capture_screened_us", "us CPU per INVITE", whole.cpu_us, "scapy, dissected only", scapy.cpu_us,
+                 scapy.cpu_us / whole.cpu_us, "messages, screening, pairing")  # fmt: skip
+
+
+def queues() -> Iterator[Figure]:
+    """What the kernel's queue adds to an allowed call, and what a flood costs that the kernel cuts off."""
+    from tests.benchmarks.queue import measure
+
+    if os.geteuid() != 0:
+        print("queue: skipped, network namespaces need root")
+        return
+    got = measure()
+    yield Figure("queue_allowed_p50_ms", "ms added", got.added_p50_ms, "1 ms", 1.0, 1 / got.added_p50_ms, "")
+    yield Figure("queue_allowed_p99_ms", "ms added", got.added_p99_ms, "1 ms", 1.0, 1 / got.added_p99_ms, "< 1")
+    per_core = 1e6 / got.decision_us
+    yield Figure("queue_rate", "calls/s per core", per_core, "target of 40k", 40_000, per_core / 40_000, ">= 40k/s")
+    yield Figure(
+        "queue_rate_wall", "calls/s", got.decisions_per_s, "target of 40k", 40_000, got.decisions_per_s / 40_000, ""
+    )
+    shed = 1e6 / got.shed_us
+    for name, peer, us, target in (
+        ("flood_shed_vs_kamailio", "kamailio that answers 503", got.kamailio_answering_us, ">= 10"),
+        ("flood_shed_vs_kamailio_dropping", "kamailio that drops", got.kamailio_us, ""),
+    ):
+        if us is not None:
+            yield Figure(name, "INVITEs/s per core", shed, peer, 1e6 / us, us / got.shed_us, target)
+
+
 GROUPS = {
     "scan": scans,
     "numbers": number_sets,
@@ -280,6 +327,8 @@ GROUPS = {
     "redirect": redirects,
     "hook": hooks,
     "identity": identities,
+    "capture": captures,
+    "queue": queues,
 }
 
 

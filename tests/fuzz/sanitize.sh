@@ -31,4 +31,4 @@ done
 "$python" -c 'from agent import native; assert native.sip and native.__file__.startswith("'"$work"'")'
 # --capture=sys: what the sanitizers write to file descriptor 2 is shown.
 "$python" -m pytest -q -x -p no:cacheprovider --capture=sys tests/native tests/policy/test_counters.py tests/ingress/test_datagrams.py \
-    tests/ingress/hook/test_wire.py "$@"
+    tests/ingress/hook/test_wire.py tests/kernel/test_packet_ring.py "$@"

@@ -37,7 +37,7 @@ def need(*programs: str) -> None:
             pytest.skip(f"{program} is not installed (apt-get install {_PACKAGES.get(program, program)})")
 
 
-_PACKAGES: Final = {"sipp": "sip-tester"}
+_PACKAGES: Final = {"sipp": "sip-tester", "dumpcap": "tshark", "setpriv": "util-linux"}
 _MODULE_PACKAGES: Final = {"app_python3": "kamailio-python3-modules", "secsipid": "kamailio-secsipid-modules"}
 
 
@@ -213,17 +213,17 @@ class Kamailio(Peer):
         return answers(self.address)
 
 
-def answers(address: tuple[str, int]) -> bool:
-    """Whether a SIP server answers there at all, be it to say that it cannot help."""
+def answers(address: tuple[str, int], host: str = LOOPBACK) -> bool:
+    """Whether a SIP server answers there at all, be it to say that it cannot help. It is asked from `host`."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind((LOOPBACK, 0))
+        probe.bind((host, 0))
         probe.settimeout(0.2)
         port = probe.getsockname()[1]
         rows = [
             f"OPTIONS sip:{address[0]}:{address[1]} SIP/2.0",
-            f"Via: SIP/2.0/UDP {LOOPBACK}:{port};branch=z9hG4bK-probe-{port}",
+            f"Via: SIP/2.0/UDP {host}:{port};branch=z9hG4bK-probe-{port}",
             "Max-Forwards: 0",
-            f"From: <sip:probe@{LOOPBACK}>;tag=1",
+            f"From: <sip:probe@{host}>;tag=1",
             f"To: <sip:{address[0]}>",
             f"Call-ID: probe-{port}",
             "CSeq: 1 OPTIONS",
