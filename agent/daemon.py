@@ -22,12 +22,19 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
+from agent.calls.pairing import Pairing
 from agent.config import Config
+from agent.ingress.capture.observer import Observed, Observer
+from agent.ingress.capture.server import CaptureServer
+from agent.ingress.capture.settings import CaptureSettings
 from agent.ingress.hook.server import HookServer
+from agent.ingress.queue.server import QueueServer
 from agent.ingress.redirect.server import RedirectServer
+from agent.kernel.blocking import SourceBlocker
+from agent.kernel.guard import Guard
 from agent.model import ConfigError
 from agent.ops.admin import AdminServer, AdminService, finds_nothing
-from agent.ops.component import Reloadable, Server
+from agent.ops.component import Component, Reloadable, Server
 from agent.ops.explaining import Finder
 from agent.ops.log import Log
 from agent.ops.metrics import Page
@@ -70,6 +77,31 @@ class Sinks:
     def put(self, decision: Decision) -> None:
         for put in self._puts:
             put(decision)
+
+
+class ObservedRecords:
+    """Where the capture puts what it saw: the same records, which say that nobody enforced them."""
+
+    def __init__(self, records: RecordSink) -> None:
+        self._records = records
+
+    def put(self, observed: Observed) -> None:
+        self._records.put(observed.decision)
+
+
+class Uncontrolled:
+    """A part that runs by itself, among those that are started and stopped."""
+
+    def __init__(self, part: Component) -> None:
+        self.name = part.name
+        self.health = part.health
+        self.counters = part.counters
+
+    async def start(self) -> None:
+        """Nothing."""
+
+    async def stop(self, _grace: float) -> None:
+        """Nothing."""
 
 
 class Unprovided:
@@ -241,12 +273,21 @@ class Daemon:
 def build_parts(config: Config, policy: Policy, log: Log, end: Callable[[], None]) -> Parts:
     """Everything that the configuration asks for, not yet started."""
     spool = None if config.records is None else Spool(config.records)
-    service = build_service(policy, log if spool is None else Sinks(spool, log), log)
+    guard = None if config.kernel is None else Guard(config.kernel, partial(log.fault, where="kernel"))
+    sinks: list[RecordSink] = [] if spool is None else [spool]
+    if guard is not None:
+        sinks.append(SourceBlocker(guard, partial(log.fault, where="kernel")))
+    service = build_service(policy, Sinks(*sinks, log), log)
     readings = Readings(service, log, [], installed_version())
     keeper = PolicyKeeper(service, config.policy.file, readings.changes, log)
     records = [] if spool is None else [Supervised(lambda: SpoolServer(spool, service), "records", log)]
     identity = build_identity(config, service, log)
-    parts = Parts(service, readings, keeper, records, identity, build_ways_in(config, service, log), [])
+    ways_in = build_ways_in(config, service, log)
+    if guard is not None:
+        ways_in.append(_alone(guard, "kernel", log))
+    if config.capture is not None:
+        ways_in += build_capture(config.capture, service, Sinks(*sinks), log)
+    parts = Parts(service, readings, keeper, records, identity, ways_in, [])
     parts.around = build_around(config, parts, log, end)
     readings.components = parts.in_order()
     return parts
@@ -302,7 +343,21 @@ def build_ways_in(config: Config, service: Service, log: Log) -> list[Supervised
     if (redirect := config.redirect) is not None:
         build = partial(RedirectServer, service, redirect, partial(log.fault, where="redirect"))
         ways_in.append(Supervised(build, "redirect", log))
+    if (queue := config.queue) is not None:
+        take = partial(QueueServer, service, queue, partial(log.fault, where="queue"))
+        ways_in.append(Supervised(take, "queue", log))
     return ways_in
+
+
+def build_capture(settings: CaptureSettings, service: Service, records: Sinks, log: Log) -> list[Supervised]:
+    """What only sees: its records say so, and what it finds of Identity is told as long as there is room in the log."""
+    fault = partial(log.fault, where="capture")
+    observer = Observer(lambda: service.policy, ObservedRecords(records), on_failure=fault)
+    pairing = Pairing(log.transit, log.altered_answer)
+    return [
+        Supervised(partial(CaptureServer, settings, observer, pairing, fault), "capture", log),
+        _alone(Uncontrolled(pairing), "capture", log),
+    ]
 
 
 def build_service(policy: Policy, records: RecordSink, log: Log) -> Service:

@@ -67,17 +67,21 @@ class Observation:
 
 @dataclass(slots=True)
 class Decision:
-    """What became of one INVITE. The verdict, shadow refusals and policy are those of its call attempt."""
+    """What became of one INVITE. The verdict, shadow refusals and policy are those of its call attempt.
+
+    `observed`: the call was only seen passing by, so that nobody enforced the verdict.
+    """
 
     seen: Seen
     attempt: CallAttempt
     verdict: Verdict
     shadow: tuple[Verdict, ...]
     policy: Policy
+    observed: bool = False
 
     def record(self) -> CallRecord:
         """The call record of this attempt."""
-        return CallRecord.of(self.attempt, self.verdict, self.shadow, self.policy)
+        return CallRecord.of(self.attempt, self.verdict, self.shadow, self.policy, observed=self.observed)
 
 
 class Screening:

@@ -26,8 +26,8 @@ class Observed:
         return not isinstance(self.decision.verdict.action, Allow)
 
     def record(self) -> dict[str, object]:
-        """The words of the call record, and that they are no more than an observation."""
-        return {**self.decision.record().as_dict(), "observed": True}
+        """The words of the call record, which say that they are no more than an observation."""
+        return self.decision.record().as_dict()
 
 
 class ObservedSink(Protocol):
@@ -72,6 +72,7 @@ class Observer:
         decision = self.screening.handle(observation, now)
         if decision is None or not decision.seen.counts:
             return None
+        decision.observed = True
         observed = Observed(decision)
         if self._sink is not None:
             self._sink.put(observed)

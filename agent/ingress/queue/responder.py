@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Final
 
 from agent.calls.attempts import Seen
+from agent.identity.model import Verification
 from agent.kernel.raw_reply import Path, Reply
 from agent.model import Allow, Answer, Drop, ParseError, Refuse, Scan
 from agent.policy.policy import Policy
@@ -99,7 +100,13 @@ class QueueResponder:
 
     def _invite(self, raw: bytes, source: tuple[str, int], local: str, back: Path, now: float, when: float) -> Judged:
         host, port = source
-        decision = self._service.handle(Observation(raw, "udp", host, port, local, back.source_port, when))
+        observation = Observation(raw, "udp", host, port, local, back.source_port, when)
+        finding = None
+        if self._service.has_identity:
+            # A packet in the kernel's queue waits for no certificate: it is fetched for the next call.
+            found = self._service.verify(observation, 0.0)
+            finding = found if isinstance(found, Verification) else None
+        decision = self._service.handle(observation, finding)
         if decision is None:
             self.undecided += 1
             return GOES_ON
