@@ -25,13 +25,9 @@ from typing import Any, Final
 from agent.calls.pairing import Pairing
 from agent.config import Config
 from agent.ingress.capture.observer import Observed, Observer
-from agent.ingress.capture.server import CaptureServer
 from agent.ingress.capture.settings import CaptureSettings
 from agent.ingress.hook.server import HookServer
-from agent.ingress.queue.server import QueueServer
 from agent.ingress.redirect.server import RedirectServer
-from agent.kernel.blocking import SourceBlocker
-from agent.kernel.guard import Guard
 from agent.model import ConfigError
 from agent.ops.admin import AdminServer, AdminService, finds_nothing
 from agent.ops.component import Component, Reloadable, Server
@@ -148,19 +144,20 @@ class SpoolServer:
 
 @dataclass(slots=True)
 class Parts:
-    """What runs. `records` and `identity` start first and stop after the ways in; `around` starts and stops last."""
+    """What runs. `records` and `beside` (identity, the kernel's guard) start first and stop after the ways in; `around`
+    starts and stops last."""
 
     service: Service
     readings: Readings
     keeper: PolicyKeeper
     records: list[Supervised]
-    identity: list[Supervised]
+    beside: list[Supervised]
     ways_in: list[Supervised]
     around: list[Supervised]
 
     def in_order(self) -> list[Supervised]:
         """As they start."""
-        return [*self.records, *self.identity, *self.ways_in, *self.around]
+        return [*self.records, *self.beside, *self.ways_in, *self.around]
 
 
 class Daemon:
@@ -222,7 +219,7 @@ class Daemon:
         self._log.info("draining", grace_seconds=grace)
         await stop_all(parts.ways_in, grace, self._hasten, self._log)
         patience = FLUSH_SECONDS if self._hasten.is_set() else max(grace, FLUSH_SECONDS)
-        await stop_all(parts.identity, min(grace, LOOKERS_SECONDS), self._hasten, self._log)
+        await stop_all(parts.beside, min(grace, LOOKERS_SECONDS), self._hasten, self._log)
         await stop_all(parts.records, patience, asyncio.Event(), self._log)  # what is decided is not lost by haste
         await stop_all(parts.around, min(grace, LOOKERS_SECONDS), self._hasten, self._log)
         for timer in self._timers:
@@ -235,7 +232,7 @@ class Daemon:
         try:
             with contextlib.suppress(ConfigError):  # the keeper has told the log, and whoever asks for the status
                 await parts.keeper.reload()
-            for part in parts.identity:
+            for part in parts.beside:
                 if part.running and isinstance(part.server, Reloadable):
                     await part.server.reload()
         except ConfigError as error:
@@ -273,9 +270,15 @@ class Daemon:
 def build_parts(config: Config, policy: Policy, log: Log, end: Callable[[], None]) -> Parts:
     """Everything that the configuration asks for, not yet started."""
     spool = None if config.records is None else Spool(config.records)
-    guard = None if config.kernel is None else Guard(config.kernel, partial(log.fault, where="kernel"))
     sinks: list[RecordSink] = [] if spool is None else [spool]
-    if guard is not None:
+    guards: list[Supervised] = []
+    if config.kernel is not None:
+        # Here and below: pyroute2 is 24 MB that an agent without the kernel's help need not load.
+        from agent.kernel.blocking import SourceBlocker  # noqa: PLC0415
+        from agent.kernel.guard import Guard  # noqa: PLC0415
+
+        guard = Guard(config.kernel, partial(log.fault, where="kernel"))
+        guards.append(_alone(guard, "kernel", log))
         sinks.append(SourceBlocker(guard, partial(log.fault, where="kernel")))
     service = build_service(policy, Sinks(*sinks, log), log)
     readings = Readings(service, log, [], installed_version())
@@ -283,11 +286,9 @@ def build_parts(config: Config, policy: Policy, log: Log, end: Callable[[], None
     records = [] if spool is None else [Supervised(lambda: SpoolServer(spool, service), "records", log)]
     identity = build_identity(config, service, log)
     ways_in = build_ways_in(config, service, log)
-    if guard is not None:
-        ways_in.append(_alone(guard, "kernel", log))
     if config.capture is not None:
         ways_in += build_capture(config.capture, service, Sinks(*sinks), log)
-    parts = Parts(service, readings, keeper, records, identity, ways_in, [])
+    parts = Parts(service, readings, keeper, records, [*guards, *identity], ways_in, [])
     parts.around = build_around(config, parts, log, end)
     readings.components = parts.in_order()
     return parts
@@ -344,6 +345,8 @@ def build_ways_in(config: Config, service: Service, log: Log) -> list[Supervised
         build = partial(RedirectServer, service, redirect, partial(log.fault, where="redirect"))
         ways_in.append(Supervised(build, "redirect", log))
     if (queue := config.queue) is not None:
+        from agent.ingress.queue.server import QueueServer  # noqa: PLC0415
+
         take = partial(QueueServer, service, queue, partial(log.fault, where="queue"))
         ways_in.append(Supervised(take, "queue", log))
     return ways_in
@@ -351,6 +354,8 @@ def build_ways_in(config: Config, service: Service, log: Log) -> list[Supervised
 
 def build_capture(settings: CaptureSettings, service: Service, records: Sinks, log: Log) -> list[Supervised]:
     """What only sees: its records say so, and what it finds of Identity is told as long as there is room in the log."""
+    from agent.ingress.capture.server import CaptureServer  # noqa: PLC0415
+
     fault = partial(log.fault, where="capture")
     observer = Observer(lambda: service.policy, ObservedRecords(records), on_failure=fault)
     pairing = Pairing(log.transit, log.altered_answer)

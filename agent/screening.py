@@ -162,7 +162,7 @@ class Screening:
             message = scan(observation.raw)
         except ParseError:
             return None  # `handle` counts it
-        if message.method != "INVITE" or message.to_tag or (trunk := self._trunk(observation)) is None:
+        if not _opens_a_call(message) or (trunk := self._trunk(observation)) is None:
             return None
         attempt = attempt_of(observation, message, trunk)
         return None if self._rules.emergency.evident(attempt) else attempt
@@ -175,7 +175,7 @@ class Screening:
 
     def _handle(self, observation: Observation, now: float, identity: Verification | None) -> Decision | None:
         message = scan(observation.raw)
-        if message.method != "INVITE" or message.to_tag:
+        if not _opens_a_call(message):
             self.sessions.observe(message, now)
             return None
         trunk = self._trunk(observation)
@@ -219,6 +219,13 @@ class Screening:
             message = attempt.message
             self.sessions.open(message.call_id, message.from_tag, keys, now, message.branch)
         return Decision(NEW, attempt, verdict, shadow, self.policy)
+
+
+def _opens_a_call(message: Scan) -> bool:
+    """Whether this is an INVITE without To tag. Methods are case-sensitive (RFC 3261 7.1), and yet SBCs take "invite",
+    so whoever writes that must not get past the rules."""
+    method = message.method
+    return (method == "INVITE" or method.upper() == "INVITE") and not message.to_tag
 
 
 def _settle(refusals: list[tuple[bool, Verdict]]) -> tuple[Verdict, tuple[Verdict, ...]]:

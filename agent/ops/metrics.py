@@ -33,7 +33,22 @@ NO_RULE: Final = "none"
 """The rule of calls that no rule objects to."""
 
 GAUGES: Final = frozenset(
-    {"spool_bytes", "spool_queue_records", "redirect_connections", "redirect_transactions", "redirect_waiting_for_ack"}
+    {
+        "spool_bytes",
+        "spool_queue_records",
+        "redirect_connections",
+        "redirect_transactions",
+        "redirect_waiting_for_ack",
+        "queue_transactions",
+        "queue_waiting_for_ack",
+        "kernel_blocks",
+        "capture_datagrams_unfinished",
+        "capture_streams",
+        "capture_interfaces",
+        "capture_interfaces_silent",
+        "transit_calls_held",
+        "transit_legs_waiting",
+    }
 )
 """What components count that can go down; everything else that they count only grows."""
 
