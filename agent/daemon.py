@@ -287,7 +287,9 @@ def build_parts(config: Config, policy: Policy, log: Log, end: Callable[[], None
     identity = build_identity(config, service, log)
     ways_in = build_ways_in(config, service, log)
     if config.capture is not None:
-        ways_in += build_capture(config.capture, service, Sinks(*sinks), log)
+        pairing = Pairing(log.transit, log.altered_answer)
+        readings.transit = pairing.trunks
+        ways_in += build_capture(config.capture, service, Sinks(*sinks), pairing, log)
     parts = Parts(service, readings, keeper, records, [*guards, *identity], ways_in, [])
     parts.around = build_around(config, parts, log, end)
     readings.components = parts.in_order()
@@ -352,13 +354,14 @@ def build_ways_in(config: Config, service: Service, log: Log) -> list[Supervised
     return ways_in
 
 
-def build_capture(settings: CaptureSettings, service: Service, records: Sinks, log: Log) -> list[Supervised]:
+def build_capture(
+    settings: CaptureSettings, service: Service, records: Sinks, pairing: Pairing, log: Log
+) -> list[Supervised]:
     """What only sees: its records say so, and what it finds of Identity is told as long as there is room in the log."""
     from agent.ingress.capture.server import CaptureServer  # noqa: PLC0415
 
     fault = partial(log.fault, where="capture")
     observer = Observer(lambda: service.policy, ObservedRecords(records), on_failure=fault)
-    pairing = Pairing(log.transit, log.altered_answer)
     return [
         Supervised(partial(CaptureServer, settings, observer, pairing, fault), "capture", log),
         _alone(Uncontrolled(pairing), "capture", log),
