@@ -71,6 +71,8 @@ EXTENSIONS = [
         extension("_udp", "udp.c"),
         extension("_hook", "hook.c"),
         extension("_gate", "gate.c", "gate_redirect.c", "gate_hook.c", "call.c", "attempts.c", "transactions.c", "table.c"),
+        extension("_identity", "identity.c"),
+        extension("_packet", "packet.c"),
     )
     if all((ROOT / s).exists() for s in e.sources)
 ]

@@ -9,13 +9,19 @@ from pathlib import Path
 from typing import Final
 
 from agent.documents import raise_all, read_toml
+from agent.ingress.capture.settings import CaptureSettings
 from agent.ingress.hook.settings import HookSettings
+from agent.ingress.queue.settings import QueueSettings
 from agent.ingress.redirect.settings import RedirectSettings
+from agent.kernel.settings import KernelSettings
 from agent.loading import read_text
 from agent.model import ConfigError
 from agent.ops.settings import AdminSettings, LogSettings, MetricsSettings, PolicySettings, ShutdownSettings
 from agent.records.settings import SpoolSettings
 from agent.settings import fill
+from agent.stir.api.settings import StirApiSettings
+from agent.stir.settings import IdentitySettings
+from agent.stir.signing_settings import SigningSettings
 
 CONFIG_FILE: Final = Path("/etc/sbc-edge-agent/agent.toml")
 MAX_CONFIG_BYTES: Final = 1 << 20
@@ -29,6 +35,12 @@ class Config:
     policy: PolicySettings = field(default_factory=PolicySettings)
     hook: HookSettings | None = None
     redirect: RedirectSettings | None = None
+    queue: QueueSettings | None = None
+    capture: CaptureSettings | None = None
+    kernel: KernelSettings | None = None
+    identity: IdentitySettings | None = None
+    signing: SigningSettings | None = None
+    stir_api: StirApiSettings | None = None
     records: SpoolSettings | None = None
     metrics: MetricsSettings = field(default_factory=MetricsSettings)
     admin: AdminSettings = field(default_factory=AdminSettings)
@@ -36,10 +48,12 @@ class Config:
     shutdown: ShutdownSettings = field(default_factory=ShutdownSettings)
 
     def __post_init__(self) -> None:
-        if self.hook is None and self.redirect is None:
-            raise ConfigError("hook", "there is neither [hook] nor [redirect]: no SBC could ask about a call")
+        if not any((self.hook, self.redirect, self.queue, self.capture)):
+            raise ConfigError("hook", "there is no [hook], [redirect], [queue] or [capture]: no call could be seen")
         if self.redirect is not None and not (self.redirect.udp or self.redirect.tcp or self.redirect.tls):
             raise ConfigError("redirect.udp", "it listens nowhere: give it an address, here or in tcp or tls")
+        if self.stir_api is not None and self.identity is None:
+            raise ConfigError("stir_api", "needs [identity]: it says whose certificates are to be trusted")
 
 
 def read_config(text: str) -> Config:

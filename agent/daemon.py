@@ -6,10 +6,12 @@ Nothing else wires parts together. What runs is decided by the sections of agent
   the SBC lets calls pass. On a reload the old policy stays.
 - a way in (hook, redirect) cannot start: the others run, it is tried again. If none can: exit 1, systemd tries again.
 - metrics, admin or records cannot start: calls are screened without them, they are tried again, `health` says why.
+- identity cannot start (no trust list, no key): calls are neither verified nor signed, and `health` says why.
 - a fault in a timer or a signal's work: counted, logged once per kind, and life goes on.
 """
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -20,11 +22,15 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
+from agent.calls.pairing import Pairing
 from agent.config import Config
+from agent.ingress.capture.observer import Observed, Observer
+from agent.ingress.capture.settings import CaptureSettings
 from agent.ingress.hook.server import HookServer
 from agent.ingress.redirect.server import RedirectServer
 from agent.model import ConfigError
 from agent.ops.admin import AdminServer, AdminService, finds_nothing
+from agent.ops.component import Component, Reloadable, Server
 from agent.ops.explaining import Finder
 from agent.ops.log import Log
 from agent.ops.metrics import Page
@@ -74,6 +80,57 @@ class Sinks:
             put(calls)
 
 
+class ObservedRecords:
+    """Where the capture puts what it saw: the same records, which say that nobody enforced them."""
+
+    def __init__(self, records: RecordSink) -> None:
+        self._records = records
+
+    def put(self, observed: Observed) -> None:
+        self._records.put(observed.decision)
+
+
+class Uncontrolled:
+    """A part that runs by itself, among those that are started and stopped."""
+
+    def __init__(self, part: Component) -> None:
+        self.name = part.name
+        self.health = part.health
+        self.counters = part.counters
+
+    async def start(self) -> None:
+        """Nothing."""
+
+    async def stop(self, _grace: float) -> None:
+        """Nothing."""
+
+
+class Unprovided:
+    """Stands where [identity] and [signing] are not: says so if the policy asks for them."""
+
+    name = "identity"
+
+    def __init__(self, screening: Screening) -> None:
+        self._screening = screening
+
+    async def start(self) -> None:
+        """Nothing."""
+
+    async def stop(self, _grace: float) -> None:
+        """Nothing."""
+
+    def health(self) -> tuple[bool, str]:
+        """Not well where calls should be verified or signed, and nobody does."""
+        policy = self._screening.policy
+        if policy.identity is None and policy.signing is None:
+            return True, "not used"
+        return False, "the policy has calls verified or signed, and agent.toml has neither [identity] nor [signing]"
+
+    def counters(self) -> Mapping[str, int]:
+        """None."""
+        return {}
+
+
 class SpoolServer:
     """The spool as a server: it rolls up what the service counts."""
 
@@ -92,18 +149,20 @@ class SpoolServer:
 
 @dataclass(slots=True)
 class Parts:
-    """What runs. `records` starts first and stops after the ways in; `around` starts last and stops last."""
+    """What runs. `records` and `beside` (identity, the kernel's guard) start first and stop after the ways in; `around`
+    starts and stops last."""
 
     service: Service
     readings: Readings
     keeper: PolicyKeeper
     records: list[Supervised]
+    beside: list[Supervised]
     ways_in: list[Supervised]
     around: list[Supervised]
 
     def in_order(self) -> list[Supervised]:
         """As they start."""
-        return [*self.records, *self.ways_in, *self.around]
+        return [*self.records, *self.beside, *self.ways_in, *self.around]
 
 
 class Daemon:
@@ -165,6 +224,7 @@ class Daemon:
         self._log.info("draining", grace_seconds=grace)
         await stop_all(parts.ways_in, grace, self._hasten, self._log)
         patience = FLUSH_SECONDS if self._hasten.is_set() else max(grace, FLUSH_SECONDS)
+        await stop_all(parts.beside, min(grace, LOOKERS_SECONDS), self._hasten, self._log)
         await stop_all(parts.records, patience, asyncio.Event(), self._log)  # what is decided is not lost by haste
         await stop_all(parts.around, min(grace, LOOKERS_SECONDS), self._hasten, self._log)
         for timer in self._timers:
@@ -175,9 +235,13 @@ class Daemon:
     async def _reload(self, parts: Parts) -> None:
         self._notifier.reloading()
         try:
-            await parts.keeper.reload()
-        except ConfigError:
-            pass  # the keeper has told the log, and whoever asks for the status
+            with contextlib.suppress(ConfigError):  # the keeper has told the log, and whoever asks for the status
+                await parts.keeper.reload()
+            for part in parts.beside:
+                if part.running and isinstance(part.server, Reloadable):
+                    await part.server.reload()
+        except ConfigError as error:
+            self._log.error("what signs calls is as it was", error=f"signing.{error}")
         finally:
             self._notifier.ready(_summary(parts))
 
@@ -211,14 +275,71 @@ class Daemon:
 def build_parts(config: Config, policy: Policy, log: Log, end: Callable[[], None]) -> Parts:
     """Everything that the configuration asks for, not yet started."""
     spool = None if config.records is None else Spool(config.records)
-    service = build_service(policy, log if spool is None else Sinks(spool, log), log)
+    sinks: list[RecordSink] = [] if spool is None else [spool]
+    guards: list[Supervised] = []
+    if config.kernel is not None:
+        # Here and below: pyroute2 is 24 MB that an agent without the kernel's help need not load.
+        from agent.kernel.blocking import SourceBlocker  # noqa: PLC0415
+        from agent.kernel.guard import Guard  # noqa: PLC0415
+
+        guard = Guard(config.kernel, partial(log.fault, where="kernel"))
+        guards.append(_alone(guard, "kernel", log))
+        sinks.append(SourceBlocker(guard, partial(log.fault, where="kernel")))
+    service = build_service(policy, Sinks(*sinks, log), log)
     readings = Readings(service, log, [], installed_version())
     keeper = PolicyKeeper(service, config.policy.file, readings.changes, log)
     records = [] if spool is None else [Supervised(lambda: SpoolServer(spool, service), "records", log)]
-    parts = Parts(service, readings, keeper, records, build_ways_in(config, service, log), [])
+    identity = build_identity(config, service, log)
+    ways_in = build_ways_in(config, service, log)
+    if config.capture is not None:
+        pairing = Pairing(log.transit, log.altered_answer)
+        readings.transit = pairing.trunks
+        ways_in += build_capture(config.capture, service, Sinks(*sinks), pairing, log)
+    parts = Parts(service, readings, keeper, records, [*guards, *identity], ways_in, [])
     parts.around = build_around(config, parts, log, end)
     readings.components = parts.in_order()
     return parts
+
+
+def build_identity(config: Config, service: Service, log: Log) -> list[Supervised]:
+    """Verification, signing and the API for both, where agent.toml has them."""
+    if config.identity is None and config.signing is None:
+        return [_alone(Unprovided(service.screening), "identity", log)]
+    # Imported here: an agent without them need not load a cryptographic library and one that fetches, 25 MB.
+    from agent.stir.stage import Stage  # noqa: PLC0415
+
+    fault = partial(log.fault, where="identity")
+    parts: list[tuple[Server, str]] = []  # each with the section of agent.toml that it is about
+    source = keys = None
+    if config.identity is not None:
+        from agent.stir.keeper import TrustKeeper  # noqa: PLC0415
+        from agent.stir.source import CertificateSource  # noqa: PLC0415
+
+        source = CertificateSource(config.identity, fault)
+        parts += [(source, "identity"), (TrustKeeper(config.identity, source.adopt, log), "identity")]
+    if config.signing is not None:
+        from agent.stir.keys import SigningKeys  # noqa: PLC0415
+
+        keys = SigningKeys(config.signing, os.environ)
+        parts.append((keys, "signing"))
+    ports = () if config.identity is None else config.identity.ports
+    service.identity = stage = Stage(service.screening, source, keys, fault, ports)
+    parts.append((stage, "identity"))
+    if config.stir_api is not None and source is not None:
+        from agent.stir.api.backends import Signs, Verifies, verstat_by  # noqa: PLC0415
+        from agent.stir.api.server import StirApiServer  # noqa: PLC0415
+
+        api, current = config.stir_api, partial(getattr, service, "policy")
+        verifies = Verifies(source, current, ports, api.answer_seconds)
+        signs = None if keys is None else Signs(lambda: keys.signer)
+        server = StirApiServer(api, verifies, signs, verstat_by(current), partial(log.fault, where="stir_api"))
+        parts.append((server, "stir_api"))
+    return [_alone(part, section, log) for part, section in parts]
+
+
+def _alone(part: Server, section: str, log: Log) -> Supervised:
+    """A part that others hold on to: the same one at every attempt to start."""
+    return Supervised(lambda: part, section, log)
 
 
 def build_ways_in(config: Config, service: Service, log: Log) -> list[Supervised]:
@@ -230,7 +351,26 @@ def build_ways_in(config: Config, service: Service, log: Log) -> list[Supervised
     if (redirect := config.redirect) is not None:
         build = partial(RedirectServer, service, redirect, partial(log.fault, where="redirect"))
         ways_in.append(Supervised(build, "redirect", log))
+    if (queue := config.queue) is not None:
+        from agent.ingress.queue.server import QueueServer  # noqa: PLC0415
+
+        take = partial(QueueServer, service, queue, partial(log.fault, where="queue"))
+        ways_in.append(Supervised(take, "queue", log))
     return ways_in
+
+
+def build_capture(
+    settings: CaptureSettings, service: Service, records: Sinks, pairing: Pairing, log: Log
+) -> list[Supervised]:
+    """What only sees: its records say so, and what it finds of Identity is told as long as there is room in the log."""
+    from agent.ingress.capture.server import CaptureServer  # noqa: PLC0415
+
+    fault = partial(log.fault, where="capture")
+    observer = Observer(lambda: service.policy, ObservedRecords(records), on_failure=fault)
+    return [
+        Supervised(partial(CaptureServer, settings, observer, pairing, fault), "capture", log),
+        _alone(Uncontrolled(pairing), "capture", log),
+    ]
 
 
 def build_service(policy: Policy, records: RecordSink, log: Log) -> Service:

@@ -67,17 +67,21 @@ class Observation:
 
 @dataclass(slots=True)
 class Decision:
-    """What became of one INVITE. The verdict, shadow refusals and policy are those of its call attempt."""
+    """What became of one INVITE. The verdict, shadow refusals and policy are those of its call attempt.
+
+    `observed`: the call was only seen passing by, so that nobody enforced the verdict.
+    """
 
     seen: Seen
     attempt: CallAttempt
     verdict: Verdict
     shadow: tuple[Verdict, ...]
     policy: Policy
+    observed: bool = False
 
     def record(self) -> CallRecord:
         """The call record of this attempt."""
-        return CallRecord.of(self.attempt, self.verdict, self.shadow, self.policy)
+        return CallRecord.of(self.attempt, self.verdict, self.shadow, self.policy, observed=self.observed)
 
 
 class Sender(Protocol):
@@ -169,7 +173,7 @@ class Screening:
             self._on_failure(error)
         return None
 
-    def unverified(self, observation: Observation, _now: float) -> CallAttempt | None:
+    def unverified(self, observation: Observation) -> CallAttempt | None:
         """The attempt that this message makes, if its Identity may be verified before it is decided.
 
         None for all that is not decided, and for calls that are emergency calls by whatever Identity: those wait for
@@ -179,7 +183,7 @@ class Screening:
             message = scan(observation.raw)
         except ParseError:
             return None  # `handle` counts it
-        if message.method != "INVITE" or message.to_tag or (trunk := self._trunk(observation)) is None:
+        if not _opens_a_call(message) or (trunk := self._trunk(observation)) is None:
             return None
         attempt = attempt_of(observation, message, trunk)
         return None if self.rules.emergency.evident(attempt) else attempt
@@ -192,7 +196,7 @@ class Screening:
 
     def _handle(self, observation: Observation, now: float, identity: Verification | None) -> Decision | None:
         message = scan(observation.raw)
-        if message.method != "INVITE" or message.to_tag:
+        if not _opens_a_call(message):
             self.sessions.observe(message, now)
             return None
         trunk = self._trunk(observation)
@@ -265,6 +269,13 @@ class Screening:
             message = attempt.message
             self.sessions.open(message.call_id, message.from_tag, keys, now, message.branch)
         return Decision(NEW, attempt, verdict, shadow, self.policy)
+
+
+def _opens_a_call(message: Scan) -> bool:
+    """Whether this is an INVITE without To tag. Methods are case-sensitive (RFC 3261 7.1), and yet SBCs take "invite",
+    so whoever writes that must not get past the rules."""
+    method = message.method
+    return (method == "INVITE" or method.upper() == "INVITE") and not message.to_tag
 
 
 def _settled(refusals: list[tuple[bool, Verdict]]) -> tuple[Verdict, tuple[Verdict, ...]]:

@@ -48,7 +48,7 @@ class IdentityStage(Protocol):
     None of its methods raises, nor does what they return.
     """
 
-    def verify(self, observation: Observation, now: float, patience: float) -> Finding | Coming:
+    def verify(self, observation: Observation, patience: float) -> Finding | Coming:
         """The finding, or what to wait for because a certificate must be fetched: at most `patience` seconds."""
         ...
 
@@ -148,7 +148,7 @@ class Service:
         """What the Identity rows of this message are worth, or what to wait for, at most `patience` seconds."""
         if self.identity is None or self.screening.policy.identity is None:
             return None
-        return self.identity.verify(observation, self.clock(), patience)
+        return self.identity.verify(observation, patience)
 
     def additions(self, decision: Decision) -> Additions:
         """What goes with a call that passes."""

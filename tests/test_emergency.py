@@ -4,6 +4,7 @@ from itertools import combinations
 
 import pytest
 
+from agent.identity.model import NOT_SIGNED
 from agent.model import ALLOW, Category
 from agent.screening import Screening
 from sbcedge.policy.v1 import policy_pb2 as pb
@@ -46,7 +47,7 @@ NO_EMERGENCY = {
     "To is 911 but the call goes to a number": (CALLED, "sip:911@sbc.example.net"),
 }
 
-SECTIONS = ("provider_block", "do_not_originate", "caller_id_authorisation", "limits", "subscriber_lists")
+SECTIONS = ("provider_block", "do_not_originate", "caller_id_authorisation", "limits", "identity", "subscriber_lists")
 
 
 def refusing(sections: tuple[str, ...]) -> pb.Policy:
@@ -59,6 +60,7 @@ def refusing(sections: tuple[str, ...]) -> pb.Policy:
             pb.Limit(name=f"limit-{scope}", scope=scope, rate=1, window_seconds=3600, burst=1, sessions=1)
             for scope in (pb.SCOPE_GLOBAL, pb.SCOPE_TRUNK, pb.SCOPE_CUSTOMER, pb.SCOPE_CALLING, pb.SCOPE_CALLED)
         ],
+        identity=pb.IdentityRule(required_trunks=["peer"]),
         subscriber_lists=pb.SubscriberListRule(
             lists=[pb.SubscriberList(called="+13035550199", unwanted=["1201*", "anonymous"])]
         ),
@@ -66,7 +68,7 @@ def refusing(sections: tuple[str, ...]) -> pb.Policy:
     message = pb.Policy(
         trunks=[pb.Trunk(id="peer", sources=[PEER], customer="acme")],
         customers=[pb.Customer(id="acme", numbers=["+12015550100"])],
-        emergency=pb.EmergencyRule(numbers=["999"], psap_calling=[PSAP]),
+        emergency=pb.EmergencyRule(numbers=["999"], psap_calling=[PSAP], psap_trunks=["peer"]),
     )
     for section in sections:
         if section == "limits":
@@ -86,7 +88,7 @@ def exhausted(sections: tuple[str, ...]) -> Screening:
     screening = Screening(policy(refusing(sections)))
     screen(screening, invite(calling="sip:+12015550100@a.example.net"), NOW)
     for _ in range(3):
-        decision = screen(screening, invite(calling=SPOOFER), NOW)
+        decision = screen(screening, invite(calling=SPOOFER), NOW, identity=NOT_SIGNED)
         assert (decision.verdict.action is not ALLOW) == bool(set(sections))
     return screening
 
@@ -97,7 +99,7 @@ def test_an_emergency_call_passes_whatever_else_refuses(sections: tuple[str, ...
     for name, (called, to, calling, headers) in FORMS.items():
         for _ in range(3):
             raw = invite(called, calling or SPOOFER, to=to, headers=headers)
-            verdict = screen(screening, raw, NOW).verdict
+            verdict = screen(screening, raw, NOW, identity=NOT_SIGNED).verdict
             assert verdict.action is ALLOW, name
             assert verdict.category is Category.EMERGENCY, name
             assert verdict.why, name
@@ -116,4 +118,4 @@ def test_calls_from_the_address_of_a_psap_pass() -> None:
     message.emergency.psap_sources.append(f"{PEER}/32")
     screening = Screening(policy(message))
     for _ in range(5):
-        assert screen(screening, invite(calling=SPOOFER), NOW).verdict.action is ALLOW
+        assert screen(screening, invite(calling=SPOOFER), NOW, identity=NOT_SIGNED).verdict.action is ALLOW

@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
 
 def explained(record: Record) -> Iterator[tuple[str, str]]:
     """A record as rows of name and value, from what was decided to what it was decided by."""
-    yield "verdict", _verdict(record)
+    yield "verdict", _verdict(record) + (" (observed only: nobody enforced it)" if record.get("observed") else "")
     yield "why", str(record.get("why", ""))
     for shadow in record.get("shadow", ()):
         yield "in shadow", f"{_verdict(shadow)}: {shadow.get('why', '')}"

@@ -1,28 +1,18 @@
 """`sbc-agent identity`: looks at, verifies and makes what authenticates a caller's number (STIR/SHAKEN).
 
-The commands and their words; each is a module with `add`, which declares it and says what runs it.
+The commands; each is a module whose `add` declares it and says what runs it.
 """
 
 import argparse
-import importlib
-import importlib.util
-from typing import Final
 
-COMMANDS: Final = (
-    "agent.cli.identity_inspect",
-    "agent.cli.identity_verify",
-    "agent.cli.identity_sign",
-    "agent.cli.identity_certificate",
-    "agent.cli.identity_pki",
-)
+from agent.cli import identity_certificate, identity_inspect, identity_pki, identity_sign, identity_verify
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the subcommands."""
     commands = parser.add_subparsers(dest="identity_command", metavar="SUBCOMMAND", title="subcommands", required=True)
-    for name in COMMANDS:
-        if importlib.util.find_spec(name):
-            importlib.import_module(name).add(commands)
+    for module in (identity_inspect, identity_verify, identity_sign, identity_certificate, identity_pki):
+        module.add(commands)
 
 
 def run(args: argparse.Namespace) -> int:

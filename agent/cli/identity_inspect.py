@@ -16,7 +16,7 @@ from agent.identity.claims import SHAKEN, is_uuid
 from agent.identity.jws import read_object, read_signature, split
 from agent.identity.reading import RowReader
 from agent.identity.rows import IdentityRow, read_rows
-from agent.identity.verification import PORTS
+from agent.identity.x5u import PORTS
 from agent.model import ParseError
 from agent.sip.scan import scan
 

@@ -3,6 +3,7 @@
 import argparse
 import re
 import time
+from ipaddress import ip_address
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +27,7 @@ examples:
 exit codes: 0 done; 1 a file is there already, or cannot be written; 2 wrong usage"""
 
 _CODE = re.compile(r"[0-9A-Z]{1,10}", re.ASCII)
-_HOST = re.compile(r"[A-Za-z0-9.:_-]{1,253}", re.ASCII)
+_HOST = re.compile(r"[A-Za-z0-9._-]{1,253}", re.ASCII)
 # Beyond this the signer would outlive its authority, which holds for five years.
 _DAYS_MAX = 1500
 
@@ -75,8 +76,11 @@ def _code(text: str) -> str:
 
 
 def _host(text: str) -> str:
-    if _HOST.fullmatch(text) is None:
-        raise argparse.ArgumentTypeError("must be a host name or an IP address")
+    if _HOST.fullmatch(text) is None:  # a colon is not in a name, but in an IPv6 address
+        try:
+            ip_address(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError("must be a host name or an IP address, without port") from None
     return text
 
 

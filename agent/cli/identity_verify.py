@@ -21,7 +21,8 @@ from agent.identity.model import RESPONSES, Credential, Failure, SignalledCall, 
 from agent.identity.replay import ReplayCache
 from agent.identity.signalled import callers, signalled
 from agent.identity.trust import TrustStore, refused
-from agent.identity.verification import PORTS, Verifier, VerifierSettings
+from agent.identity.verification import Verifier, VerifierSettings
+from agent.identity.x5u import PORTS
 from agent.model import ConfigError, ParseError, Scan
 from agent.numbers.reading import read_number
 from agent.records.record import rfc3339

@@ -4,6 +4,7 @@ import argparse
 import importlib
 import io
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
@@ -17,10 +18,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "records": ("agent.cli.records", "show or export the records of calls that the agent keeps on disk"),
     "explain": ("agent.cli.explain", "show what the agent knew of one call and why it decided so"),
     "replay": ("agent.cli.replay", "screen the calls of a capture file and show what would be refused"),
+    "capture": ("agent.cli.capture", "look at the SIP of a live interface: calls, trunks, Identity on its way"),
     "parse": ("agent.cli.parse", "read one SIP message and show it as JSON, or say where it is wrong"),
     "policy": ("agent.cli.policy", "check, show or start a policy file"),
     "dno": ("agent.cli.dno", "build, inspect, look up or compare do-not-originate lists"),
     "identity": ("agent.cli.identity", "inspect, verify or make caller-ID signatures (STIR/SHAKEN)"),
+    "kernel": ("agent.cli.kernel", "show, plan, install or remove what cuts off floods in the kernel"),
     "number": ("agent.cli.number", "show how a number is read, and why"),
 }
 
@@ -65,6 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.command is None:
         parser.print_help(sys.stderr)
         return USAGE_ERROR
+    # What the X.509 library warns of stands in certificates of strangers, and agent.identity judges them itself.
+    warnings.filterwarnings("ignore", module=r"agent\.identity\.")
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Names of files, lists and callers may hold what this terminal cannot show, or no text at all.
         sys.stdout.reconfigure(errors="backslashreplace")

@@ -36,6 +36,7 @@ CALLS: Final = pa.schema(
         pa.field("notes", pa.list_(pa.string())),
         pa.field("policy_generation", pa.uint64()),
         pa.field("lists", pa.list_(pa.string())),
+        pa.field("observed", pa.bool_()),
     ]
 )
 _COUNTS: Final = pa.map_(pa.string(), pa.map_(pa.string(), pa.uint64()))

@@ -79,6 +79,7 @@ _NULL_DER: Final = write_element(NULL)
 # A TBSCertificate has at most ten parts (RFC 5280 4.1).
 _TBS_PARTS: Final = 10
 
+
 _T = TypeVar("_T")
 
 
@@ -185,14 +186,14 @@ def read_certificate(der: bytes) -> Certificate:
         signed, signature = _envelope(der)
     except DerError as error:
         raise CertificateError(f"is no certificate: {error}") from None
-    library = _sound(lambda: _library(der, signed), "cannot be read")
-    extensions = _sound(lambda: library.extensions, "has extensions that cannot be read")
+    library = by_library(lambda: _library(der, signed), "is no certificate that can be read")
+    extensions = by_library(lambda: library.extensions, "has extensions that cannot be read")
     basic = _extension(extensions, x509.BasicConstraints)
     key_id = _extension(extensions, x509.SubjectKeyIdentifier)
     authority_key_id = _extension(extensions, x509.AuthorityKeyIdentifier)
     tn_auth_list, constraints, fault = _stir_extensions(extensions)
-    not_before, not_after = _sound(lambda: _validity(library), "has a validity that cannot be read")
-    subject, issuer = _sound(lambda: (name_of(library.subject), name_of(library.issuer)), "has names that are none")
+    not_before, not_after = by_library(lambda: _validity(library), "has a validity that cannot be read")
+    subject, issuer = by_library(lambda: (name_of(library.subject), name_of(library.issuer)), "has names that are none")
     return Certificate(
         der=der,
         sha256=hashlib.sha256(der).hexdigest(),
@@ -218,14 +219,21 @@ def read_certificate(der: bytes) -> Certificate:
     )
 
 
-def _sound(read: Callable[[], _T], what: str) -> _T:
-    """What the library reads. It raises a handful of kinds for bytes that it does not like, and they have no base."""
+def by_library(read: Callable[[], _T], what: str) -> _T:
+    """What the library reads of bytes that came off the network. Raises CertificateError that begins with `what`.
+
+    The library raises a handful of kinds without a common base. What it only warns of, a country of three letters say,
+    is ours to judge: `sbc-agent` ignores these warnings, and where Python makes errors of them they are of this kind.
+    """
     try:
         return read()
+    except CertificateError:
+        raise
     except (
         ValueError,
         TypeError,
         OverflowError,
+        Warning,
         UnsupportedAlgorithm,
         x509.DuplicateExtension,
         x509.UnsupportedGeneralNameType,

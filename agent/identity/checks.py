@@ -5,12 +5,12 @@ epoch seconds.
 """
 
 import json
-from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
 from agent.identity.claims import Claims
 from agent.identity.model import Credential, SignalledCall
+from agent.identity.passport import Passport
 from agent.policy.emergency import ALWAYS
 
 _SOS: Final = "urn:service:sos"  # RFC 5031; the dest of a PASSporT of an emergency call (RFC 9027 4)
@@ -55,8 +55,11 @@ def _moment(seconds: float) -> str:
         return f"{seconds:g}"
 
 
-def outside_constraints(credential: Credential, payload: Mapping[str, Any]) -> str:
+def outside_constraints(credential: Credential, passport: Passport) -> str:
     """The JWTClaimConstraints of the certificate (RFC 8226 8, RFC 9118 3)."""
+    if not (credential.mandatory or credential.permitted or credential.excluded):
+        return ""
+    payload = passport.payload
     for claim in credential.mandatory:
         if claim not in payload:
             return f"the certificate demands the claim {_shown(claim)}"

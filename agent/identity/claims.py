@@ -53,6 +53,25 @@ class Claims(NamedTuple):
     psap_callback: bool = False
 
 
+NO_CLAIMS: Final = Claims(0, "", ())
+
+# What every signer of SHAKEN emits: the deterministic JSON of RFC 8225 9, in the order of RFC 8588 8.
+_PLAIN_SHAKEN: Final = re.compile(
+    rf'{{"attest":"([ABC])","dest":{{"tn":\["([0-9*#]{{1,{_MAX_TN}}})"\]}},"iat":(0|[1-9][0-9]{{0,14}}),'
+    rf'"orig":{{"tn":"([0-9*#]{{1,{_MAX_TN}}})"}},"origid":"([!#-\[\]-~]{{1,{MAX_ORIGID}}})"}}'
+)
+
+
+def read_plain_shaken(text: str) -> Claims | None:
+    """What read_claims gives of this JSON for shaken, strict or lenient, in a fraction of the time; None if it is not
+    in the plain form, whatever else it may be."""
+    plain = _PLAIN_SHAKEN.fullmatch(text)
+    if plain is None:
+        return None
+    attest, dest, iat, orig, origid = plain.groups()
+    return Claims(int(iat), orig, (dest,), (), attest, origid)
+
+
 def read_claims(ppt: str, payload: Mapping[str, Any], *, lenient: bool = False) -> Claims:
     """The claims of a PASSporT of a supported type. Raises ParseError naming the claim."""
     get = payload.get

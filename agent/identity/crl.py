@@ -13,10 +13,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.x509.oid import CRLEntryExtensionOID, ExtensionOID
 
-from agent.identity.certificate import Certificate, CertificateError
+from agent.identity.certificate import Certificate, CertificateError, by_library
 from agent.identity.names import Name, NameKey, key_of, name_of
 from agent.identity.signatures import SIGNATURE_HASHES, signed_by
 
@@ -65,20 +64,7 @@ def read_crl(data: bytes, signers: Sequence[Certificate], when: float) -> Crl:
     if len(data) > CRL_BYTES_MAX:
         raise CertificateError(f"is larger than {CRL_BYTES_MAX >> 20} MiB")
     der = _der(data)
-    try:
-        return _read(der, signers, when)
-    except (
-        ValueError,
-        TypeError,
-        OverflowError,
-        UnsupportedAlgorithm,
-        x509.DuplicateExtension,
-        x509.UnsupportedGeneralNameType,
-        x509.InvalidVersion,
-    ) as error:
-        if isinstance(error, CertificateError):
-            raise
-        raise CertificateError(f"is no CRL that can be read ({type(error).__name__})") from None
+    return by_library(lambda: _read(der, signers, when), "is no CRL that can be read")
 
 
 def _der(data: bytes) -> bytes:

@@ -8,12 +8,10 @@ encodings of one value may mean two things. Nothing here recurses.
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-BOOLEAN: Final = 0x01
 INTEGER: Final = 0x02
 BIT_STRING: Final = 0x03
 OCTET_STRING: Final = 0x04
 NULL: Final = 0x05
-OBJECT_IDENTIFIER: Final = 0x06
 UTF8_STRING: Final = 0x0C
 IA5_STRING: Final = 0x16
 SEQUENCE: Final = 0x30
@@ -51,6 +49,8 @@ def read_element(data: bytes, start: int = 0) -> Element:
         size = length & 0x7F
         if not 1 <= size <= _LENGTH_BYTES:
             raise DerError("has an indefinite or immense length")
+        if len(data) < begin + size:
+            raise DerError("ends inside a tag or length")
         length = int.from_bytes(data[begin : begin + size], "big")
         begin += size
         if length < 128 or length < 1 << 8 * (size - 1):

@@ -7,6 +7,7 @@ certificates. What is signed is the bytes as they came; nothing is ever serialis
 import json
 from binascii import Error as Base64Error
 from binascii import a2b_base64
+from collections.abc import Callable
 from json import JSONDecodeError, JSONDecoder
 from math import isfinite
 from typing import Any, Final, NamedTuple, NoReturn
@@ -15,6 +16,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
 
+from agent import native
 from agent.model import ParseError
 
 MAX_DEPTH: Final = 16
@@ -56,16 +58,20 @@ def read_jws(token: bytes) -> Jws:
 
 def split(token: bytes) -> tuple[bytes, bytes, bytes, bytes]:
     """Header, payload and signature, still encoded, and the bytes that are signed. Raises ParseError."""
-    parts = token.split(b".")
-    if len(parts) != 3:
-        raise ParseError("token", f"{len(parts)} parts, not three")
-    header, payload, signature = parts
-    return header, payload, signature, token[: -len(signature) - 1] if signature else token[:-1]
+    signed, _, signature = token.rpartition(b".")
+    header, dot, payload = signed.partition(b".")
+    if not dot or b"." in payload:
+        raise ParseError("token", f"{token.count(b'.') + 1} parts, not three")
+    return header, payload, signature, signed
 
 
 def read_object(encoded: bytes, place: str) -> dict[str, Any]:
     """The JSON object in one part. Raises ParseError."""
-    raw = decode(encoded, place)
+    return parse_object(decode(encoded, place), place)
+
+
+def parse_object(raw: bytes, place: str) -> dict[str, Any]:
+    """The JSON object in these bytes. Raises ParseError."""
     try:
         value = _read_json(raw)
     except UnicodeError:
@@ -84,15 +90,12 @@ def read_object(encoded: bytes, place: str) -> dict[str, Any]:
 def decode(encoded: bytes, place: str) -> bytes:
     """base64url without padding (RFC 7515 2). Raises ParseError."""
     try:
-        return a2b_base64(encoded.translate(_TO_BASE64) + _PADDING[len(encoded) & 3], strict_mode=True)
+        decoded = a2b_base64(encoded.translate(_TO_BASE64) + _PADDING[len(encoded) & 3], strict_mode=True)
     except Base64Error:
-        if not encoded:
-            reason = "empty"
-        elif b"=" in encoded:
-            reason = "base64url with padding"
-        else:
-            reason = "not base64url"
-        raise ParseError(place, reason) from None
+        raise ParseError(place, "base64url with padding" if b"=" in encoded else "not base64url") from None
+    if not decoded:
+        raise ParseError(place, "empty")
+    return decoded
 
 
 def read_signature(encoded: bytes) -> bytes:
@@ -116,7 +119,7 @@ def verify_es256(key: EllipticCurvePublicKey, signed: bytes, signature: bytes) -
     return True
 
 
-def der_signature(signature: bytes) -> bytes:
+def der_signature_py(signature: bytes) -> bytes:
     """r and s as the DER that cryptography wants: SEQUENCE of two INTEGERs, by hand, since that takes half the time."""
     r, s = _der_integer(signature[:32]), _der_integer(signature[32:])
     return bytes((0x30, len(r) + len(s))) + r + s
@@ -133,6 +136,9 @@ def _der_integer(number: bytes) -> bytes:
     if number[0] > 127:
         number = b"\0" + number
     return bytes((2, len(number))) + number
+
+
+der_signature: Final[Callable[[bytes], bytes]] = native.identity.der_signature if native.identity else der_signature_py
 
 
 def _read_json(raw: bytes) -> Any:

@@ -100,8 +100,7 @@ class SignalledCall:
     psap_callback: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class RowCheck:
+class RowCheck(NamedTuple):
     """What became of one Identity row. `ppt` as stated; `failure` None: verified."""
 
     ppt: str
@@ -111,8 +110,7 @@ class RowCheck:
     spc: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Verification:
+class Verification(NamedTuple):
     """What the Identity rows of one call are worth together.
 
     `failure` None: a SHAKEN PASSporT of this call verified, and `attestation` ("A", "B", "C"), `spc` and `origid` are

@@ -9,8 +9,8 @@ from typing import Final
 
 from agent.calls.ticks import Ticks
 
-# Tokens of two windows. 5,000 verified calls a second for two minutes each are 600,000; 200 bytes each, 130 MB at
-# worst, and 1.3 MB for the 50 calls a second of a busy SBC.
+# Tokens of two windows. 2,500 verified calls a second for two minutes twice are 600,000; 150 bytes each, 90 MB at
+# worst, and 2 MB for the 50 calls a second of a busy SBC.
 CAPACITY: Final = 600_000
 
 _R: Final = 32

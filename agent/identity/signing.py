@@ -15,8 +15,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 
 from agent.identity.certificate import Certificate
 from agent.identity.claims import DIV, SHAKEN
-from agent.identity.verification import PORTS
-from agent.identity.x5u import check_url
+from agent.identity.x5u import PORTS, check_url
 from agent.model import ConfigError
 
 ATTESTATIONS: Final = frozenset({"A", "B", "C"})

@@ -126,6 +126,8 @@ def _verify(jws: Jws, pa_roots: Sequence[Certificate], signers: Sequence[Certifi
             raise CertificateError(f"is signed by a certificate that is not valid now, {certificate.subject.text}")
         if certificate in pa_roots:
             return
+        if certificate.key_usage is not None and not certificate.key_usage.digital_signature:
+            raise CertificateError(f"is signed by {certificate.subject.text}, which may not sign documents")
         path = find_path(certificate, known, found, when)
         if path.fault:
             raise CertificateError(f"is signed by {certificate.subject.text}, but {path.fault}")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from agent.identity.checks import other_callee, other_caller, outside_constraints, stale, unusable
-from agent.identity.claims import DIV, SHAKEN
+from agent.identity.claims import DIV, NO_CLAIMS, SHAKEN
 from agent.identity.diversion import find_chain
 from agent.identity.jws import verify_es256
 from agent.identity.model import (
@@ -27,13 +27,14 @@ from agent.identity.passport import Passport
 from agent.identity.reading import Claimed, ReadRow, RowReader, Stage
 from agent.identity.recent import Recent
 from agent.identity.replay import ReplayCache
+from agent.identity.x5u import PORTS
 
 MAX_TRANSFER: Final = 3 * 3600.0
 """Seconds that the original PASSporT and inner diversions of a diverted call may be old: a call can ring, be talked on
 and then be transferred, and its iat is copied. The outermost one is held to the freshness window."""
 
-PORTS: Final = (443, 8443)
-"""Ports that an x5u may name (ATIS-1000074 5.3.1)."""
+# Bytes of a token that is kept with what became of its signature, so that nobody fills memory: 8 MB at most.
+_MAX_KEPT: Final = 2048
 
 _NOT_FETCHED: Final = Unreachable("the certificate was not fetched")
 
@@ -62,6 +63,11 @@ class _Outcome(NamedTuple):
     spc: str = ""
 
 
+_IN_CHAINS: Final = frozenset({SHAKEN, DIV})
+_NO_OUTCOME: Final = _Outcome(Stage.IGNORED, Failure.MISSING, "")
+_GOOD: Final = Stage.GOOD  # a member of an enumeration takes longer to find than a global
+
+
 class Verifier:
     """Verifies calls under one set of settings. Keeps what was read and verified lately, and which tokens were shown.
 
@@ -73,8 +79,9 @@ class Verifier:
         self.settings = settings
         self.replay = replay
         self.signatures = 0
+        self._freshness, self._lenient = settings.freshness, settings.lenient
         self._reader = RowReader(settings.ports, lenient=settings.lenient)
-        self._verified: Recent[tuple[bytes, bytes, str], bool] = Recent()
+        self._verified: Recent[bytes, tuple[bytes, str, bool]] = Recent()
 
     def read(self, values: Sequence[bytes]) -> Claimed:
         """Take the values of the Identity header (`Scan.identity`) apart. Never raises."""
@@ -95,112 +102,121 @@ class Verifier:
         rows = claimed.rows
         if not rows:
             return NOT_SIGNED
-        case = _Case(self, credentials, call, when, any(row.ppt == DIV for row in rows))
-        outcomes = [case.check(row) for row in rows]
-        if case.diverted:
-            case.diversions = [
+        freshness = self._freshness
+        if len(rows) == 1:  # most calls: there can be no diversion
+            outcome = self._check(rows[0], credentials, call, when, freshness)
+            if outcome.stage == _GOOD:
+                outcome = self._place(rows[0].passport, outcome, call, when)
+            return _conclude(rows, (outcome,))
+        chain = _Chain(call, when, freshness) if any(row.ppt == DIV for row in rows) else None
+        outcomes = []
+        for row in rows:
+            oldest = MAX_TRANSFER if chain is not None and row.ppt in _IN_CHAINS else freshness
+            outcomes.append(self._check(row, credentials, call, when, oldest))
+        if chain is not None:
+            chain.diversions = [
                 (row.passport, outcome) for row, outcome in zip(rows, outcomes, strict=True) if row.ppt == DIV
             ]
-        placed = [case.place(row, outcome) for row, outcome in zip(rows, outcomes, strict=True)]
-        return _conclude(rows, placed)
+        for index, (row, outcome) in enumerate(zip(rows, outcomes, strict=True)):
+            if outcome.stage == _GOOD and row.ppt != DIV:
+                outcomes[index] = self._place(row.passport, outcome, call, when, chain)
+        return _conclude(rows, outcomes)
 
-    def is_signed(self, passport: Passport, credential: Credential) -> bool:
-        """Whether the signature is that of the credential; computed once per token and key."""
-        # The whole of what is signed is in the key: a known signature says nothing of other claims.
-        key = (passport.signed, passport.signature, credential.sha256)
-        known = self._verified.get(key)
-        if known is None:
-            self.signatures += 1
-            public_key = credential.public_key
-            known = public_key is not None and verify_es256(public_key, passport.signed, passport.signature)
-            self._verified.put(key, known)
-        return known
-
-
-class _Case:
-    """One call before the verifier. `diversions` are the div rows with what became of each by itself."""
-
-    __slots__ = ("call", "credentials", "diversions", "diverted", "verifier", "when")
-
-    def __init__(
+    def _check(
         self,
-        verifier: Verifier,
+        row: ReadRow,
         credentials: Mapping[str, Credential | Unreachable],
         call: SignalledCall,
         when: float,
-        diverted: bool,
-    ) -> None:
-        self.verifier = verifier
-        self.credentials = credentials
-        self.call = call
-        self.when = when
-        self.diverted = diverted
-        self.diversions: Sequence[tuple[Passport | None, _Outcome]] = ()
-
-    def check(self, row: ReadRow) -> _Outcome:
+        freshness: float,
+    ) -> _Outcome:
         """One row by itself: fresh, signed under a credential to rely on, and about this caller."""
         passport = row.passport
         if passport is None:
             return _Outcome(row.stage, row.failure, row.why)
-        if why := self._stale(passport):
+        claims, iat = passport.claims, passport.claims.iat
+        if why := stale("iat", iat, when, freshness):
             return _Outcome(Stage.STALE, Failure.STALE, why)
-        credential = self.credentials.get(passport.x5u, _NOT_FETCHED)
+        if call.date is not None and not self._lenient and (why := stale("Date", call.date, when, freshness)):
+            return _Outcome(Stage.STALE, Failure.STALE, why)
+        credential = credentials.get(passport.x5u, _NOT_FETCHED)
         if isinstance(credential, Unreachable):
             return _Outcome(Stage.UNFETCHED, Failure.UNREACHABLE, credential.why)
         spc = credential.spc
-        if why := unusable(credential, passport.claims.iat, self.when):
+        if why := unusable(credential, iat, when):
             return _Outcome(Stage.UNTRUSTED, Failure.CREDENTIAL, why, spc)
-        if not self.verifier.is_signed(passport, credential):
+        if not self._is_signed(passport, credential):
             return _Outcome(Stage.FORGED, Failure.INVALID, "the signature is not that of the certificate", spc)
-        if why := outside_constraints(credential, passport.payload):
+        if why := outside_constraints(credential, passport):
             return _Outcome(Stage.FORBIDDEN, Failure.CREDENTIAL, why, spc)
-        if why := other_caller(passport.claims, self.call):
+        if why := other_caller(claims, call):
             return _Outcome(Stage.OTHER_CALL, Failure.MISMATCH, why, spc)
-        return _Outcome(Stage.GOOD, None, "", spc)
+        return _Outcome(_GOOD, None, "", spc)
 
-    def _stale(self, passport: Passport) -> str:
-        settings, date = self.verifier.settings, self.call.date
-        in_chain = self.diverted and passport.ppt in {SHAKEN, DIV}
-        freshness = MAX_TRANSFER if in_chain else settings.freshness
-        why = stale("iat", passport.claims.iat, self.when, freshness)
-        if not why and date is not None and not settings.lenient:
-            why = stale("Date", date, self.when, freshness)
-        return why
+    def _is_signed(self, passport: Passport, credential: Credential) -> bool:
+        """Whether the signature is that of the credential; computed once per token and key."""
+        _, _, _, _, _, signed, signature = passport
+        known = self._verified.get(signature)
+        # A signature that is known says nothing of other claims, nor under another key.
+        if known is not None and known[0] == signed and known[1] == credential.sha256:
+            return known[2]
+        self.signatures += 1
+        public_key = credential.public_key
+        verified = public_key is not None and verify_es256(public_key, signed, signature)
+        if len(signed) <= _MAX_KEPT:
+            self._verified.put(signature, (signed, credential.sha256, verified))
+        return verified
 
-    def place(self, row: ReadRow, outcome: _Outcome) -> _Outcome:
+    def _place(
+        self,
+        passport: Passport | None,
+        good: _Outcome,
+        call: SignalledCall,
+        when: float,
+        chain: "_Chain | None" = None,
+    ) -> _Outcome:
         """A row that is good by itself: is it for this destination, and does this call show it first?"""
-        passport = row.passport
-        if passport is None or outcome.failure is not None or passport.ppt == DIV:
-            return outcome
+        assert passport is not None
         outermost = passport
-        if self.diverted and passport.ppt == SHAKEN:
-            found = self._outermost(passport)
+        if chain is not None and passport.ppt == SHAKEN:
+            found = chain.outermost(passport)
             if isinstance(found, _Outcome):
-                return found._replace(spc=outcome.spc)
+                return found._replace(spc=good.spc)
             outermost = found
-        elif why := other_callee(passport.claims, self.call):
-            return _Outcome(Stage.OTHER_CALL, Failure.MISMATCH, why, outcome.spc)
-        if passport.claims.psap_callback and not self.call.psap_callback:  # RFC 9027 3
-            return _Outcome(Stage.OTHER_CALL, Failure.MISMATCH, "Priority is not psap-callback", outcome.spc)
-        call = self.call
-        if not self.verifier.replay.show(outermost.signature, call.call_id, call.from_tag, self.when):
-            return _Outcome(Stage.REPLAYED, Failure.REPLAYED, "another call has shown this token", outcome.spc)
-        return outcome
+        elif why := other_callee(passport.claims, call):
+            return _Outcome(Stage.OTHER_CALL, Failure.MISMATCH, why, good.spc)
+        if passport.claims.psap_callback and not call.psap_callback:  # RFC 9027 3
+            return _Outcome(Stage.OTHER_CALL, Failure.MISMATCH, "Priority is not psap-callback", good.spc)
+        if not self.replay.show(outermost.signature, call.call_id, call.from_tag, when):
+            return _Outcome(Stage.REPLAYED, Failure.REPLAYED, "another call has shown this token", good.spc)
+        return good
 
-    def _outermost(self, original: Passport) -> Passport | _Outcome:
-        """The last token of the chain that leads from the original to the Request-URI (RFC 8946 5), if it is fresh."""
+
+class _Chain:
+    """The div rows of one call (RFC 8946), with what became of each by itself."""
+
+    __slots__ = ("_call", "_freshness", "_when", "diversions")
+
+    def __init__(self, call: SignalledCall, when: float, freshness: float) -> None:
+        self._call = call
+        self._when = when
+        self._freshness = freshness
+        self.diversions: Sequence[tuple[Passport | None, _Outcome]] = ()
+
+    def outermost(self, original: Passport) -> Passport | _Outcome:
+        """The last token on the way from the original to the Request-URI (RFC 8946 5), if it is fresh."""
         good = [div for div, outcome in self.diversions if div is not None and outcome.failure is None]
-        called = self.call.called or self.call.to
+        called = self._call.called or self._call.to
         chain = find_chain(original.claims, [div.claims for div in good], called)
         if chain is None:
-            return self._broken_chain(called)
+            return self._broken(called)
         outermost = good[chain[-1]] if chain else original
-        freshness = self.verifier.settings.freshness
-        if why := stale("iat of the last diversion" if chain else "iat", outermost.claims.iat, self.when, freshness):
+        what = "iat of the last diversion" if chain else "iat"
+        if why := stale(what, outermost.claims.iat, self._when, self._freshness):
             return _Outcome(Stage.STALE, Failure.STALE, why)
         return outermost
 
-    def _broken_chain(self, called: str) -> _Outcome:
+    def _broken(self, called: str) -> _Outcome:
         """Blames the div row that got furthest and failed; if none failed, the numbers."""
         failed = [outcome for _, outcome in self.diversions if outcome.failure is not None]
         if failed:
@@ -211,31 +227,25 @@ class _Case:
 
 
 def _conclude(rows: Sequence[ReadRow], outcomes: Sequence[_Outcome]) -> Verification:
-    """What the rows amount to together (RFC 8224 6.2.1): one good PASSporT suffices, unless one is a replay."""
-    checks = tuple(
-        [
-            RowCheck(row.row.ppt, row.row.url, outcome.failure, outcome.why, outcome.spc)
-            for row, outcome in zip(rows, outcomes, strict=True)
-        ]
-    )
-    psap_callback = any(
-        row.passport is not None and row.passport.claims.psap_callback and outcome.failure is None
-        for row, outcome in zip(rows, outcomes, strict=True)
-    )
-    # A row that cannot be read and names no type may have been meant as shaken.
-    callers = [i for i, row in enumerate(rows) if row.ppt in {SHAKEN, ""}]
-    if not callers:
-        types = ", ".join(dict.fromkeys([row.ppt for row in rows]))
-        why = f"no PASSporT of type shaken, only {types}"
-        return Verification(Failure.MISSING, why, rows=checks, psap_callback=psap_callback)
-    best = max(callers, key=lambda i: _merit(rows[i], outcomes[i]))
-    passport, (_, failure, why, spc) = rows[best].passport, outcomes[best]
-    attest = origid = ""
-    if passport is not None:
-        attest, origid = passport.claims.attest, passport.claims.origid
-    return Verification(failure, why or f"attested {attest} by {spc}", attest, spc, origid, checks, psap_callback)
+    """What the rows amount to together (RFC 8224 6.2.1): one good PASSporT suffices, unless one is a replay.
 
-
-def _merit(row: ReadRow, outcome: _Outcome) -> tuple[int, int]:
-    """Which row speaks for the call: the one that got furthest; of two good ones that with the higher attestation."""
-    return outcome.stage, -ord(row.passport.claims.attest) if row.passport is not None else 0
+    The row that got furthest speaks for the call; of two good ones, that with the higher attestation.
+    """
+    checks = []
+    psap_callback = False
+    furthest, attest, origid, best = -1, "", "", _NO_OUTCOME
+    for (stated, url, ppt, passport, _, _, _), outcome in zip(rows, outcomes, strict=True):
+        stage, failure, why, spc = outcome
+        checks.append(RowCheck(stated, url, failure, why, spc))
+        claims = passport.claims if passport is not None else NO_CLAIMS
+        if ppt == SHAKEN or not ppt:  # what cannot be read and names no type may have been meant as shaken
+            if stage > furthest or (stage == furthest and claims.attest < attest):
+                furthest, attest, origid, best = stage, claims.attest, claims.origid, outcome
+        elif claims.psap_callback and failure is None:
+            psap_callback = True
+    _, failure, why, spc = best
+    if furthest < 0:
+        why = f"no PASSporT of type shaken, only {', '.join(dict.fromkeys([row.stated for row in rows]))}"
+    elif failure is None:
+        why = f"attested {attest} by {spc}"
+    return Verification(failure, why, attest, spc, origid, tuple(checks), psap_callback)

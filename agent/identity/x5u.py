@@ -13,6 +13,8 @@ MAX_URL: Final = 2048
 """In characters. Those of real SHAKEN certificates have about 80; each is a key of the cache and of log lines."""
 
 DEFAULT_PORT: Final = 443
+PORTS: Final = (443, 8443)
+"""Those that an x5u may name (ATIS-1000074 5.3.1)."""
 
 # RFC 3986 3: scheme, authority without userinfo, path-abempty of pchar without ";". What an operator of DNS may call
 # a host: letters, digits, "-" and "_". A non-ASCII host must come as A-labels (RFC 5890), so all of it is ASCII.

@@ -5,7 +5,9 @@ left alone. Must not know headers: what begins like SIP goes to the framer and t
 """
 
 import re
+import socket
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from agent.ingress.layers import Tcp, Udp
@@ -135,3 +137,11 @@ class SipStream:
     def _report(self) -> None:
         if self._on_sip_port or self._began_like_sip:
             self._ended(self._began_like_sip)
+
+
+@lru_cache(maxsize=4096)
+def address_text(packed: bytes) -> str:
+    """An address as text, without brackets; "192.0.2.1" also where IPv6 carries it (RFC 4291 2.5.5.2)."""
+    if len(packed) == 16 and packed.startswith(b"\0\0\0\0\0\0\0\0\0\0\xff\xff"):
+        packed = packed[12:]
+    return socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed)

@@ -5,29 +5,15 @@ memory. Several files are one run: tables, streams and counters carry on from fi
 policy or print anything: whoever iterates over `run` sees the decisions, and `files` counts what was read.
 """
 
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from agent.ingress.assembly import Assembly
 from agent.ingress.capture_file import CaptureFile, Damage
-from agent.ingress.fragments import Fragments
-from agent.ingress.layers import (
-    LINK_TYPES,
-    TUNNEL,
-    VLAN,
-    Found,
-    Fragment,
-    Skip,
-    Tcp,
-    Udp,
-    decode,
-    reassembled,
-)
-from agent.ingress.recognition import SIP_PORTS, Message, SipStream, begins_like_sip, message_of
-from agent.ingress.streams import Streams
+from agent.ingress.layers import LINK_TYPES
+from agent.ingress.recognition import Message, address_text
 from agent.model import ConfigError, ParseError
 from agent.screening import Decision, Observation, Screening
 from agent.sip.scan import scan
@@ -125,13 +111,10 @@ class Replay:
     ) -> None:
         self.files: list[FileCounts] = []
         self._screenings = screenings
-        self._only_ports = ports
-        self._sip_ports = ports or SIP_PORTS
         self._progress = progress
         self._clock = CaptureClock()
-        self._fragments = Fragments()
-        self._streams: Streams[Message] = Streams(self._accept)
         self._counts = FileCounts("")
+        self._assembly = Assembly(self._counts, ports)
 
     def run(self, paths: Sequence[Path]) -> Iterator[Outcome]:
         """Every decision on a call attempt, in the order of the capture. Reads the files in the order given.
@@ -141,7 +124,7 @@ class Replay:
         before = 0
         for path in paths:
             capture = CaptureFile(path)
-            self._counts = FileCounts(str(path))
+            self._counts = self._assembly.counts = FileCounts(str(path))
             self.files.append(self._counts)
             try:
                 yield from self._read(capture, before)
@@ -153,11 +136,11 @@ class Replay:
             self._progress(before)
         if self.files:  # what the streams still hold belongs to the end of the run
             last = self._counts.last or 0.0
-            for message in self._streams.finish():
+            for message in self._assembly.finish():
                 yield from self._message(message, last, self._clock.read(last))
 
     def _read(self, capture: CaptureFile, before: int) -> Iterator[Outcome]:
-        counts, fragments, streams = self._counts, self._fragments, self._streams
+        counts, fragments, streams = self._counts, self._assembly.fragments, self._assembly.streams
         fragments_before, gaps_before = fragments.counts.reassembled, streams.counts.gaps
         try:
             for packet in capture.packets():
@@ -171,56 +154,11 @@ class Replay:
                 if packet.wire_length > len(packet.data):
                     counts.truncated += 1
                 now = self._clock.read(when)
-                for message in self._messages(decode(packet.linktype, packet.data), packet.linktype, now):
+                for message in self._assembly.add(packet.linktype, packet.data, now):
                     yield from self._message(message, when, now)
         finally:
             counts.reassembled = fragments.counts.reassembled - fragments_before
             counts.tcp_gaps = streams.counts.gaps - gaps_before
-
-    def _messages(self, found: Found, linktype: int, now: float) -> Sequence[Message]:
-        """The messages that one frame completes: of a datagram, of fragments, or of a stream."""
-        if isinstance(found, Skip):
-            self._skip(found, linktype)
-            return ()
-        counts = self._counts
-        if found.layers:
-            counts.vlan += found.layers & VLAN != 0
-            counts.tunnels += found.layers & TUNNEL != 0
-        while isinstance(found, Fragment):  # a reassembled datagram may be a tunnel with fragments inside
-            counts.fragments += 1
-            whole = self._fragments.add(found, now)
-            if whole is None:
-                return ()
-            found = reassembled(found, *whole)
-        if isinstance(found, Skip):
-            self._skip(found, linktype)
-            return ()
-        if self._only_ports and not {found.source_port, found.destination_port} & self._only_ports:
-            return ()
-        return self._datagram(found) if isinstance(found, Udp) else self._streams.add(found, now)
-
-    def _skip(self, reason: Skip, linktype: int) -> None:
-        if reason is Skip.LINK_TYPE:
-            self._counts.count(self._counts.unsupported_links, str(linktype))
-        else:
-            self._counts.count(self._counts.skipped, reason.value)
-
-    def _datagram(self, found: Udp) -> Sequence[Message]:
-        if begins_like_sip(found.payload):
-            return (message_of(found),)
-        if found.source_port in self._sip_ports or found.destination_port in self._sip_ports:
-            self._counts.not_sip += 1
-        return ()
-
-    def _accept(self, first: Tcp, from_start: bool) -> SipStream:
-        on_sip_port = first.source_port in self._sip_ports or first.destination_port in self._sip_ports
-        return SipStream(first, from_start, on_sip_port, self._without_message)
-
-    def _without_message(self, sip: bool) -> None:
-        if sip:
-            self._counts.incomplete += 1
-        else:
-            self._counts.not_sip += 1
 
     def _message(self, message: Message, when: float, now: float) -> Iterator[Outcome]:
         """Count one message and hand it to every screening."""
@@ -262,11 +200,3 @@ class Replay:
             counts.error = (
                 f"has link type {', '.join(counts.unsupported_links)}, which cannot be read; supported: {names}"
             )
-
-
-@lru_cache(maxsize=4096)
-def address_text(packed: bytes) -> str:
-    """An address as text, without brackets; "192.0.2.1" also where IPv6 carries it (RFC 4291 2.5.5.2)."""
-    if len(packed) == 16 and packed.startswith(b"\0\0\0\0\0\0\0\0\0\0\xff\xff"):
-        packed = packed[12:]
-    return socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed)

@@ -201,6 +201,16 @@ class Streams(Generic[T]):
             completed += self._make_room()
         return completed
 
+    def tick(self, now: float) -> list[T]:
+        """What waits behind gaps that lasted too long, and what its streams complete. For captures of an interface: the
+        next segment, which would show it, may be long in coming."""
+        completed: list[T] = []
+        for direction in list(self._directions.values()):
+            if direction.starts and _waited_enough(direction, now):
+                completed += self._skip_gap(direction, now)
+                completed += self._close_at_end(direction)
+        return completed
+
     def finish(self) -> list[T]:
         """What can be had of everything that is still held, at the end of the capture."""
         completed: list[T] = []
@@ -228,12 +238,17 @@ class Streams(Generic[T]):
         if segment.payload:
             completed += self._payload(direction, start, segment.payload, now)
         if direction.starts and _waited_enough(direction, now):
-            self._skip_to(direction, direction.starts[0])
-            completed += self._drain(direction)
-            direction.waiting_since = now
-        if 0 <= direction.end <= direction.expected:
-            completed += self._close(direction)
-        return completed
+            completed += self._skip_gap(direction, now)
+        return completed + self._close_at_end(direction)
+
+    def _skip_gap(self, direction: _Direction[T], now: float) -> list[T]:
+        """Give up the bytes that are missing next."""
+        self._skip_to(direction, direction.starts[0])
+        direction.waiting_since = now
+        return self._drain(direction)
+
+    def _close_at_end(self, direction: _Direction[T]) -> list[T]:
+        return self._close(direction) if 0 <= direction.end <= direction.expected else []
 
     def _payload(self, direction: _Direction[T], start: int, payload: bytes, now: float) -> list[T]:
         known = direction.expected - start

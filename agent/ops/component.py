@@ -5,7 +5,7 @@ needs no new line in any of them.
 """
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class Component(Protocol):
@@ -34,4 +34,13 @@ class Server(Component, Protocol):
 
     async def stop(self, grace: float) -> None:
         """Take nothing new, finish what is in flight within `grace` seconds, then let go of everything."""
+        ...
+
+
+@runtime_checkable
+class Reloadable(Protocol):
+    """A part that reads its files again on SIGHUP."""
+
+    async def reload(self) -> None:
+        """Read them. Raises ConfigError, and goes on with what it had."""
         ...

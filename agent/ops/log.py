@@ -15,8 +15,9 @@ from typing import Any, Final
 
 import structlog
 
+from agent.calls.legs import AnswerResult, TransitResult
 from agent.model import Allow
-from agent.records.record import verdict_words
+from agent.records.record import verdict_words, wire_text
 from agent.screening import Decision, Passed
 
 LINE_MAX: Final = 4096
@@ -120,21 +121,55 @@ class Log:
         verdict = decision.verdict
         if isinstance(verdict.action, Allow):
             return
-        if not self._refusals_left:
-            self.refusals_not_logged += 1
+        if not self._has_room():
             return
-        self._refusals_left -= 1
         attempt = decision.attempt
         self._logger.info(
             "call refused",
             **verdict_words(verdict),
             trunk=attempt.trunk,
-            call_id=attempt.message.call_id.decode("utf-8", "backslashreplace"),
+            call_id=wire_text(attempt.message.call_id),
             calling=attempt.calling.digits,
             called=attempt.called.digits,
             source=attempt.source,
             policy_generation=decision.policy.generation,
         )
+
+    def transit(self, result: TransitResult) -> None:
+        """One line for a call whose Identity did not go out as it came in, up to the rate of refusals. Never raises."""
+        if result.transit.intact or not self._has_room():
+            return
+        self._logger.warning(
+            "identity not passed on as it came",
+            what=result.transit.words(),
+            ingress=result.ingress,
+            egress=result.egress,
+            call_id=wire_text(result.call_id),
+            call_id_out=wire_text(result.call_id_out),
+            matched_by=str(result.match),
+        )
+
+    def altered_answer(self, result: AnswerResult) -> None:
+        """The same for a refusal that the caller got otherwise than the called network gave it."""
+        if not result.lost or not self._has_room():
+            return
+        self._logger.warning(
+            "refusal not passed on as it came",
+            lost=list(result.lost),
+            came=f"{result.came.status} {wire_text(result.came.phrase)}",
+            went=f"{result.went.status} {wire_text(result.went.phrase)}",
+            ingress=result.ingress,
+            egress=result.egress,
+            call_id=wire_text(result.call_id),
+        )
+
+    def _has_room(self) -> bool:
+        """Whether one more line about a call may be written this second; what may not is counted."""
+        if not self._refusals_left:
+            self.refusals_not_logged += 1
+            return False
+        self._refusals_left -= 1
+        return True
 
     def second(self) -> None:
         """To be called once a second: there is room for refusals again; say what had no line."""

@@ -33,7 +33,22 @@ NO_RULE: Final = "none"
 """The rule of calls that no rule objects to."""
 
 GAUGES: Final = frozenset(
-    {"spool_bytes", "spool_queue_records", "redirect_connections", "redirect_transactions", "redirect_waiting_for_ack"}
+    {
+        "spool_bytes",
+        "spool_queue_records",
+        "redirect_connections",
+        "redirect_transactions",
+        "redirect_waiting_for_ack",
+        "queue_transactions",
+        "queue_waiting_for_ack",
+        "kernel_blocks",
+        "capture_datagrams_unfinished",
+        "capture_streams",
+        "capture_interfaces",
+        "capture_interfaces_silent",
+        "transit_calls_held",
+        "transit_legs_waiting",
+    }
 )
 """What components count that can go down; everything else that they count only grows."""
 
@@ -74,6 +89,7 @@ class AgentCollector(Collector):
         yield overflows
         yield _gauge("sessions", "Calls in progress.", screening.sessions.in_progress)
         yield from self._policy()
+        yield from self._transit()
         yield from self._components()
         yield _gauge("draining", "1 while no new calls are taken.", self._readings.service.draining)
         yield _gauge("stall_seconds", "Longest wait of the event loop in the last second.", self._readings.stall)
@@ -91,6 +107,18 @@ class AgentCollector(Collector):
             numbers.add_metric([name], dno.manifest.counts.get("numbers", 0))
         yield age
         yield numbers
+
+    def _transit(self) -> Iterator[Metric]:
+        """What the SBC did to Identity, by pair of trunks."""
+        legs = CounterMetricFamily(
+            f"{PREFIX}transit_legs_by_trunks",
+            "Outgoing legs whose call came in with Identity, by what became of its rows.",
+            labels=["ingress", "egress", "result"],
+        )
+        for (ingress, egress), counts in self._readings.transit.items():
+            for result in ("intact", "stripped", "altered"):
+                legs.add_metric([ingress, egress, result], getattr(counts, result))
+        yield legs
 
     def _components(self) -> Iterator[Metric]:
         for name, value in self._readings.counters().items():

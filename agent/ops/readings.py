@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from agent.calls.legs import TransitCounts
 from agent.ops.component import Component
 from agent.ops.log import Log
 from agent.policy.policy import LimitSpec, Mode, Policy
@@ -23,7 +24,7 @@ class PolicyChanges:
 @dataclass(slots=True)
 class Readings:
     """The parts that status and metrics read. `started_at` is epoch seconds; `stall` the event loop's longest wait
-    in the last second, in seconds."""
+    in the last second, in seconds; `transit` what became of Identity between two trunks."""
 
     service: Service
     log: Log
@@ -32,6 +33,7 @@ class Readings:
     changes: PolicyChanges = field(default_factory=PolicyChanges)
     started_at: float = field(default_factory=time.time)
     stall: float = 0.0
+    transit: Mapping[tuple[str, str], TransitCounts] = field(default_factory=dict)
 
     def counters(self) -> dict[str, int]:
         """Every count without a label, by name."""

@@ -51,6 +51,8 @@ RESERVED_NAMES: Final = frozenset(
     }
 )
 RATE_MAX: Final = 1e7
+# A day: what must be kept away for longer is for the firewall of whoever runs the network.
+BLOCK_MAX: Final = 86_400.0
 WARN_FIRST_MAX: Final = 10_000
 NUMBERLESS: Final = "anonymous"
 
@@ -260,6 +262,9 @@ class _Compiler(Parts):
         drop_above = written.drop_above or inf
         if drop_above < inf and (rate is None or drop_above * rate.window <= rate.count):
             self.wrong(f"{field}.drop_above", "a flood threshold lies above the rate")
+        block = written.block_source_seconds
+        if not 0 <= block <= BLOCK_MAX:
+            self.wrong(f"{field}.block_source_seconds", f"must be from 0 to {BLOCK_MAX:g}")
         if rule is None or scope is None:
             return None
         return LimitSpec(
@@ -273,6 +278,7 @@ class _Compiler(Parts):
             written.sessions,
             written.warn_at or 0.8,
             drop_above,
+            block,
         )
 
     def _prefixes(self, written: pb.Limit, field: str) -> None:

@@ -129,6 +129,7 @@ class LimitSpec:
     sessions: int
     warn_at: float
     drop_above: float
+    block_source: float = 0.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ def answer_for(
     code = spec.code or default[0] or lawful[0]
     if code not in lawful:
         allowed = ", ".join(map(str, lawful))
-        raise ConfigError(f"{field}.code", f"{code} is no answer to a {category} refusal; lawful: {allowed}")
+        raise ConfigError(f"{field}.code", f"{code} does not answer a refusal by {category}; lawful: {allowed}")
     phrase = spec.phrase or (default[1] if code == default[0] else STANDARD_PHRASES[code])
     if len(phrase) > PHRASE_MAX or not phrase.isascii() or not phrase.isprintable():
         raise ConfigError(f"{field}.phrase", f"must be at most {PHRASE_MAX} printable ASCII characters")

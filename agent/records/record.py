@@ -32,7 +32,8 @@ class StatedIdentity:
 class CallRecord:
     """One decided call attempt. `time` is RFC 3339 UTC; numbers are canonical digits, uris as sent.
 
-    `verification` holds the words of `verification_words`; None where nothing was verified.
+    `observed`: the call was only seen passing by, and the verdict enforced by nobody. `verification` holds the words of
+    `verification_words`; None where nothing was verified.
     """
 
     time: str
@@ -56,9 +57,18 @@ class CallRecord:
     notes: tuple[str, ...]
     policy_generation: int
     lists: tuple[str, ...]
+    observed: bool = False
 
     @classmethod
-    def of(cls, attempt: CallAttempt, verdict: Verdict, shadow: Sequence[Verdict], policy: Policy) -> "CallRecord":
+    def of(
+        cls,
+        attempt: CallAttempt,
+        verdict: Verdict,
+        shadow: Sequence[Verdict],
+        policy: Policy,
+        *,
+        observed: bool = False,
+    ) -> "CallRecord":
         """Put together what screening knows about one attempt."""
         message = attempt.message
         return cls(
@@ -80,6 +90,7 @@ class CallRecord:
             shadow=tuple(verdict_words(v) for v in shadow),
             policy_generation=policy.generation,
             lists=policy.list_versions,
+            observed=observed,
             **verdict_words(verdict),
         )
 

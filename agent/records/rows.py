@@ -47,7 +47,8 @@ class RowEncoder:
             f',"calling":{_quoted(attempt.calling.digits)},"called":{_quoted(attempt.called.digits)}'
             f',"from_uri":{_quoted(wire_text(message.from_uri))},"asserted":[{asserted}],"identity":[{identity}]'
             f',"verification":{verified}'
-            f',{words},"shadow":[{shadow}],"notes":[{notes}],{self._policy_text}}}'
+            f',{words},"shadow":[{shadow}],"notes":[{notes}],{self._policy_text}'
+            f',"observed":{"true" if decision.observed else "false"}}}'
         )
         return line.encode("utf-8", "backslashreplace")
 

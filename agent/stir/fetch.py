@@ -66,6 +66,7 @@ class Trouble(StrEnum):
     REDIRECT = "redirect"  # too many, or to nowhere
     SIZE = "size"
     PROTOCOL = "protocol"  # no HTTP, compressed, or cut short
+    OVERLOAD = "overload"  # it was not even tried: too many others are being fetched
 
 
 class FetchError(Exception):

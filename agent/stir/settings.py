@@ -29,8 +29,12 @@ class IdentitySettings:
     where calls of other countries are to verify, too. Without one nobody is trusted."""
     pa_roots: Path | None = None
     """PEM file: the roots of the policy administrators, by which signed trust lists are checked."""
+    intermediates: Path | None = None
+    """PEM file: authorities below those of the trust list, for signers who serve their own certificate alone."""
     crls: tuple[str, ...] = ()
     """Files or https URLs: certificate revocation lists, PEM or DER."""
+    crl_signers: Path | None = None
+    """PEM file: who may sign revocation lists. Default: the roots of the policy administrators."""
     directory: Path = DEFAULT_DIRECTORY
     """What survives a restart: certificates, the last good trust lists and revocation lists."""
 
@@ -76,6 +80,8 @@ class IdentitySettings:
                 self._check_source(source, f"{name}[{i}]")
         if self.pa_roots is None and any(map(is_url, self.trust_lists)):
             raise ConfigError("pa_roots", "is needed: a trust list from a URL is taken only with a signature of these")
+        if self.crls and self.crl_signers is None and self.pa_roots is None:
+            raise ConfigError("crl_signers", "is needed: a revocation list is taken only with a signature of these")
 
     @property
     def networks(self) -> tuple[Network, ...]:

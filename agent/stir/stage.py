@@ -32,22 +32,24 @@ class Certificates(Protocol):
 
     @property
     def trusting(self) -> bool:
-        """Whether there is anybody to trust. Without, nothing can be proved of a call, neither good nor bad."""
+        """Whether there is anybody to trust."""
         ...
 
     def peek(self, urls: Iterable[str]) -> Found | None: ...
 
+    def begin(self, urls: Iterable[str], why: str) -> Found: ...
+
     async def obtain(self, urls: Iterable[str], within: float) -> Found: ...
 
 
-class SignerOf(Protocol):
-    """The Identity rows that the agent adds to a call; agent.stir.signing."""
+class Keys(Protocol):
+    """The Identity rows that the agent adds to a call; agent.stir.keys."""
 
     def rows(self, attempt: CallAttempt, policy: Policy) -> tuple[bytes, ...]: ...
 
 
 class Stage:
-    """One for the process. `certificates` or `signer` are None where agent.toml configures none."""
+    """One for the process. `certificates` or `keys` are None where agent.toml configures none."""
 
     name: Final = "identity"
 
@@ -55,7 +57,7 @@ class Stage:
         self,
         screening: Screening,
         certificates: Certificates | None,
-        signer: SignerOf | None,
+        keys: Keys | None,
         on_failure: Callable[[Exception], None],
         ports: tuple[int, ...] = VerifierSettings().ports,
     ) -> None:
@@ -63,11 +65,11 @@ class Stage:
         self.waited = 0  # for a certificate
         self.overflows = 0  # would have waited, and were one too many
         self.failures = 0
-        self.signed = 0
+        self.not_verified = 0  # brought an Identity, and there was nobody to trust
         self.by_failure: dict[str, int] = {}
         self._screening = screening
         self._certificates = certificates
-        self._signer = signer
+        self._keys = keys
         self._on_failure = on_failure
         self._ports = ports
         self._waiting = 0
@@ -76,29 +78,34 @@ class Stage:
 
     # -- before the decision ----------------------------------------------------------------------------------------
 
-    def verify(self, observation: Observation, now: float, patience: float = inf) -> Finding | Coming:
-        """What the Identity rows of this message are worth, or what to wait for, at most `patience` seconds."""
+    def verify(self, observation: Observation, patience: float = inf) -> Finding | Coming:
+        """What the Identity rows of this message are worth, or what to wait for, at most `patience` seconds.
+
+        None also where there is nobody to trust: then nothing can be proved of a call, neither good nor bad.
+        """
         spec, certificates = self._screening.policy.identity, self._certificates
         if spec is None or certificates is None:
             return None
         try:
-            attempt = self._screening.unverified(observation, now)
+            attempt = self._screening.unverified(observation)
             if attempt is None:
                 return None
             if not attempt.message.identity:
                 return self._count(NOT_SIGNED)
+            if not certificates.trusting:
+                self.not_verified += 1
+                return None
             verifier = self._verifier_for(spec)
             claimed = verifier.read(attempt.message.identity)
             call = self._signalled(attempt)
-            if not certificates.trusting:
-                return self._judge(verifier, claimed, _all(claimed, "no trust list is loaded"), call, observation.when)
             found = certificates.peek(claimed.urls)
             within = min(spec.wait, patience)
             if found is None and within > 0 and self._waiting < WAITING_MAX:
                 return self._wait(verifier, claimed, call, observation.when, within)
             if found is None:
                 self.overflows += within > 0
-                found = _all(claimed, "too many calls wait for certificates" if within > 0 else "there is no time left")
+                why = "too many calls wait for certificates" if within > 0 else "it is being fetched"
+                found = certificates.begin(claimed.urls, why)
             return self._judge(verifier, claimed, found, call, observation.when)
         except Exception as error:
             self._failed(error)
@@ -168,11 +175,7 @@ class Stage:
             return NOTHING_ADDED
 
     def _signed(self, attempt: CallAttempt, policy: Policy) -> tuple[bytes, ...]:
-        if self._signer is None or policy.signing is None:
-            return ()
-        rows = self._signer.rows(attempt, policy)
-        self.signed += bool(rows)
-        return rows
+        return () if self._keys is None or policy.signing is None else self._keys.rows(attempt, policy)
 
     def _asserts(self, attempt: CallAttempt) -> bool:
         """Whether P-Asserted-Identity of this peer means anything: else it is not ours to hand on (RFC 3325 5)."""
@@ -184,23 +187,35 @@ class Stage:
 
     # -- how it is --------------------------------------------------------------------------------------------------
 
+    async def start(self) -> None:
+        """Nothing: it works when it is asked."""
+
+    async def stop(self, _grace: float) -> None:
+        """Nothing: who asked waits for his own answers."""
+
+    def health(self) -> tuple[bool, str]:
+        """Not well where the policy asks for what agent.toml does not provide."""
+        policy = self._screening.policy
+        missing = []
+        if policy.identity is not None and self._certificates is None:
+            missing.append("the policy has calls verified, and agent.toml has no [identity]: none is")
+        if policy.signing is not None and self._keys is None:
+            missing.append("the policy has calls signed, and agent.toml has no [signing]: none is")
+        if missing:
+            return False, "; ".join(missing)
+        return True, f"{self.verified} verified, {sum(self.by_failure.values())} not, {self._waiting} wait now"
+
     def counters(self) -> dict[str, int]:
         """Counts since the start; the last is how many calls wait now."""
         counts = {f"identity_{failure}": count for failure, count in self.by_failure.items()}
         return counts | {
             "identity_verified": self.verified,
-            "identity_signed": self.signed,
+            "identity_not_verified": self.not_verified,
             "identity_waited": self.waited,
             "identity_overflows": self.overflows,
             "identity_failures": self.failures,
             "identity_in_flight": self._waiting,
         }
-
-
-def _all(claimed: Claimed, why: str) -> Found:
-    """No certificate, for one reason."""
-    unreachable = Unreachable(why)
-    return dict.fromkeys(claimed.urls, unreachable)
 
 
 def _reasons(finding: Verification) -> tuple[tuple[str, bytes], ...]:

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,10 +91,10 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def calls(number: int, port: int, count: int) -> tuple[list[bytes], list[bytes]]:
+def calls(number: int, port: int) -> tuple[list[bytes], list[bytes]]:
     """INVITEs from this port, one in ten of a listed number, and their ACKs up to the tag."""
     invites, acks = [], []
-    for i in range(count):
+    for i in range(CALLS):
         calling = f"1{LISTED_FROM + i % LISTED}" if i % 10 == 0 else f"12025{i % 600_000:06d}"
         raw = invite(
             calling,
@@ -110,14 +110,18 @@ def calls(number: int, port: int, count: int) -> tuple[list[bytes], list[bytes]]
     return invites, acks
 
 
-class Generator:
-    """Calls from one socket to one server: `calls` INVITEs, at most WINDOW of them without answer."""
+Maker = Callable[[int, int], tuple[list[bytes], list[bytes]]]
+"""Makes the calls of a round, by its number and the port that they come from: INVITEs, and their ACKs up to the tag."""
 
-    def __init__(self, sock: socket.socket, port: int, number: int, calls_made: int) -> None:
+
+class Generator:
+    """Calls from one socket to one server, at most WINDOW of them without answer; `most` of those that `make` makes."""
+
+    def __init__(self, sock: socket.socket, port: int, number: int, make: Maker, most: int | None = None) -> None:
         self._fd = sock.fileno()
         self._server = pack_address("127.0.0.1", port)
-        invites, self._acks = calls(number, sock.getsockname()[1], calls_made)
-        self._invites = [(raw, self._server) for raw in invites]
+        invites, self._acks = make(number, sock.getsockname()[1])
+        self._invites = [(raw, self._server) for raw in invites[:most]]
 
     def run(self, *, acknowledge: bool) -> list[bytes]:
         """Every answer. With `acknowledge` each gets its ACK at once, together with the next INVITEs.
@@ -164,12 +168,17 @@ def cpu_seconds(pids: list[int]) -> float:
     return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
 
 
-def measure(port: int, pids: list[int], number: int, *, acknowledge: bool) -> Measured:
+def drive(port: int, number: int, make: Maker = calls) -> None:
+    """Make all calls. Raises RuntimeError if one is not answered."""
+    measure(port, [], number, make)
+
+
+def measure(port: int, pids: list[int], number: int, make: Maker = calls, *, acknowledge: bool = True) -> Measured:
     """One round of calls."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
-        generator = Generator(sock, port, number, CALLS if acknowledge else UNACKNOWLEDGED)
+        generator = Generator(sock, port, number, make, None if acknowledge else UNACKNOWLEDGED)
         before, started = cpu_seconds(pids), perf_counter()
         answers = generator.run(acknowledge=acknowledge)
         spent, seconds = cpu_seconds(pids) - before, perf_counter() - started
@@ -223,13 +232,13 @@ def kamailio(folder: Path) -> Iterator[tuple[int, list[int]]]:
             stdout=subprocess.DEVNULL, stderr=(folder / "kamailio.log").open("w"),
         )  # fmt: skip
     try:
-        yield port, _workers(process, port, folder)
+        yield port, kamailio_processes(process, port, folder)
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=10)
 
 
-def _workers(process: "subprocess.Popen[bytes]", port: int, folder: Path) -> list[int]:
+def kamailio_processes(process: "subprocess.Popen[bytes]", port: int, folder: Path) -> list[int]:
     """Every process of it, once it answers. Its timers and main process are included: they cost nothing to speak of."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.settimeout(0.2)
@@ -260,8 +269,8 @@ def compare(rounds: int = ROUNDS) -> dict[bool, tuple[Measured, Measured | None]
         if shutil.which("kamailio") is not None:
             servers.append(stack.enter_context(kamailio(folder)))
         stack.enter_context(one_core(1))
-        for port, pids in servers:
-            measure(port, pids, 0, acknowledge=True)
+        for port, _ in servers:
+            drive(port, 0)
         found: dict[bool, list[list[Measured]]] = {False: [], True: []}
         for number in range(1, 2 * rounds + 1):
             acknowledge = number % 2 == 0

@@ -8,6 +8,7 @@ import argparse
 import gc
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections import deque
@@ -241,6 +242,83 @@ def hooks() -> Iterator[Figure]:
         yield Figure(f"hook_stream_{share}", "ms at half load", rates[share], "1 ms", 1.0, 1.0 / rates[share], target)
 
 
+def identities() -> Iterator[Figure]:
+    """Verifying and signing, beside the bare ES256 in them and beside Kamailio's secsipid on the same calls."""
+    from tests.benchmarks.secsipid import compare
+
+    command = [sys.executable, "-m", "tests.benchmarks.identity"]
+    got = json.loads(subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout)
+    for kind in ("verify", "sign"):
+        bare, ratio = got[f"bare_{kind}"], got[f"{kind}_ratio"]
+        target = ">= 0.85" if kind == "verify" else ""
+        yield Figure(f"{kind}_vs_bare_es256", "us per call", got[kind], "ES256 of cryptography", bare, ratio, target)
+    yield Figure(
+        "verify_again_us",
+        "us per call",
+        got["again"],
+        "for the first time",
+        got["verify"],
+        got["verify"] / got["again"],
+        "",
+    )
+    for kind in ("verify", "sign"):
+        compared = compare(kind)
+        mine = compared.cpu_us["ours"]
+        if "kamailio" not in compared.cpu_us:
+            print(f"{kind}_vs_secsipid: skipped, Kamailio's secsipid is not installed; {mine:.1f} us of ours per call")
+        for name, peer, target in (("kamailio", "kamailio secsipid", ">= 2.0"), ("file", "without its cache", "")):
+            if name in compared.cpu_us:
+                suffix = "" if target else "_file"
+                theirs, ratio = compared.cpu_us[name], compared.ratios[name]
+                yield Figure(f"{kind}_vs_secsipid{suffix}", "us CPU per call", mine, peer, theirs, ratio, target)
+
+
+def captures() -> Iterator[Figure]:
+    """Packets from a live interface: into Python objects beside tcpdump and scapy, and through the whole capture."""
+    from tests.benchmarks.live_capture import compare
+
+    if os.geteuid() or not shutil.which("tcpdump"):
+        print("capture_vs_tcpdump: skipped, it needs root and tcpdump (apt-get install tcpdump)")
+        return
+    got = compare()
+    ours, tcpdump, scapy, whole = (got[name] for name in ("packets", "tcpdump", "scapy", "server"))
+    for name, peer, target in (("tcpdump", tcpdump, ">= 0.5"), ("scapy", scapy, ">= 20")):
+        yield Figure(
+            f"capture_vs_{name}", "packets/s per core", 1e6 / ours.cpu_us, name, 1e6 / peer.cpu_us,
+            peer.cpu_us / ours.cpu_us, target,
+        )  # fmt: skip
+        yield Figure(
+            f"capture_lossless_vs_{name}", "packets/s, no loss", ours.rate, name, peer.rate,
+            ours.rate / max(peer.rate, 1.0), "varies with what else this machine does",
+        )  # fmt: skip
+    yield Figure("capture_screened_us", "us CPU per INVITE", whole.cpu_us, "scapy, dissected only", scapy.cpu_us,
+                 scapy.cpu_us / whole.cpu_us, "messages, screening, pairing")  # fmt: skip
+
+
+def queues() -> Iterator[Figure]:
+    """What the kernel's queue adds to an allowed call, and what a flood costs that the kernel cuts off."""
+    from tests.benchmarks.queue import measure
+
+    if os.geteuid() != 0:
+        print("queue: skipped, network namespaces need root")
+        return
+    got = measure()
+    yield Figure("queue_allowed_p50_ms", "ms added", got.added_p50_ms, "1 ms", 1.0, 1 / got.added_p50_ms, "")
+    yield Figure("queue_allowed_p99_ms", "ms added", got.added_p99_ms, "1 ms", 1.0, 1 / got.added_p99_ms, "< 1")
+    per_core = 1e6 / got.decision_us
+    yield Figure("queue_rate", "calls/s per core", per_core, "target of 40k", 40_000, per_core / 40_000, ">= 40k/s")
+    yield Figure(
+        "queue_rate_wall", "calls/s", got.decisions_per_s, "target of 40k", 40_000, got.decisions_per_s / 40_000, ""
+    )
+    shed = 1e6 / got.shed_us
+    for name, peer, us, target in (
+        ("flood_shed_vs_kamailio", "kamailio that answers 503", got.kamailio_answering_us, ">= 10"),
+        ("flood_shed_vs_kamailio_dropping", "kamailio that drops", got.kamailio_us, ""),
+    ):
+        if us is not None:
+            yield Figure(name, "INVITEs/s per core", shed, peer, 1e6 / us, us / got.shed_us, target)
+
+
 GROUPS = {
     "scan": scans,
     "numbers": number_sets,
@@ -249,6 +327,9 @@ GROUPS = {
     "records": records,
     "redirect": redirects,
     "hook": hooks,
+    "identity": identities,
+    "capture": captures,
+    "queue": queues,
 }
 
 

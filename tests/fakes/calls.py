@@ -2,6 +2,7 @@
 
 from itertools import count
 
+from agent.identity.model import Verification
 from agent.policy.compile import compile_policy
 from agent.policy.policy import Policy
 from agent.screening import Decision, Observation, Screening
@@ -62,8 +63,14 @@ def policy(message: pb.Policy | None = None) -> Policy:
     return compile_policy(message or pb.Policy(), {})
 
 
-def screen(screening: Screening, raw: bytes, now: float = 1_800_000_000.0, source: str = PEER) -> Decision:
+def screen(
+    screening: Screening,
+    raw: bytes,
+    now: float = 1_800_000_000.0,
+    source: str = PEER,
+    identity: Verification | None = None,
+) -> Decision:
     """Screen an INVITE that must be decided."""
-    decision = screening.handle(observe(raw, now, source), now)
+    decision = screening.handle(observe(raw, now, source), now, identity)
     assert decision is not None
     return decision

@@ -72,7 +72,7 @@ class CertificateServer:
             self.heads.append(head)
             path = head.split(b" ", 2)[1].decode()
             self.asked[path] += 1
-            await self.pages.get(path, page(b"nothing here", 404))(writer)
+            await _until_gone(self.pages.get(path, page(b"nothing here", 404))(writer), reader)
             await writer.drain()
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError, ssl.SSLError):
             pass  # the client has seen enough, or the test is over
@@ -82,6 +82,19 @@ class CertificateServer:
             writer.transport.abort() if task.cancelling() else writer.close()
             with contextlib.suppress(ConnectionError, ssl.SSLError, asyncio.CancelledError):
                 await writer.wait_closed()
+
+
+async def _until_gone(answer: Awaitable[None], reader: asyncio.StreamReader) -> None:
+    """Answer, unless the client goes first: writing to one that is gone makes no error over TLS."""
+    answering, gone = asyncio.ensure_future(answer), asyncio.ensure_future(reader.read(1))
+    try:
+        await asyncio.wait((answering, gone), return_when=asyncio.FIRST_COMPLETED)
+        if answering.done():
+            await answering
+    finally:
+        for task in (answering, gone):
+            task.cancel()
+        await asyncio.gather(answering, gone, return_exceptions=True)
 
 
 @contextlib.asynccontextmanager
@@ -121,6 +134,7 @@ def raw(*pieces: bytes) -> Handler:
         for piece in pieces:
             writer.write(piece)
             await writer.drain()
+            await asyncio.sleep(0)  # drain gives nobody else a turn once the connection is lost
 
     return answer
 
@@ -153,6 +167,7 @@ def endless(start: bytes, piece: bytes) -> Handler:
         while True:
             writer.write(piece)
             await writer.drain()
+            await asyncio.sleep(0)  # drain gives nobody else a turn once the connection is lost
 
     return answer
 

@@ -40,6 +40,7 @@ class Certificates:
     def __init__(self, known: Iterable[str] = (), coming: Iterable[str] = (), *, trusting: bool = True) -> None:
         self.trusting = trusting
         self.asked: list[float] = []  # how long each of them would wait
+        self.begun: list[str] = []  # URLs that nobody waits for
         self._known = set(known)
         self._coming = set(coming)
         self._there = asyncio.Event()
@@ -51,6 +52,11 @@ class Certificates:
     def peek(self, urls: Iterable[str]) -> dict[str, Credential | Unreachable] | None:
         wanted = list(urls)
         return dict.fromkeys(wanted, CREDENTIAL) if self._known.issuperset(wanted) else None
+
+    def begin(self, urls: Iterable[str], why: str) -> dict[str, Credential | Unreachable]:
+        wanted = list(urls)
+        self.begun += wanted
+        return self.peek(wanted) or dict.fromkeys(wanted, Unreachable(why))
 
     async def obtain(self, urls: Iterable[str], within: float) -> dict[str, Credential | Unreachable]:
         wanted = list(urls)

@@ -24,11 +24,11 @@ export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:allocator_may_return_null=1
 export UBSAN_OPTIONS=print_stacktrace=1
 export SBC_EDGE_SHARED_DATA=${SBC_EDGE_SHARED_DATA:-$root/../shared/data}
 
-for name in sip numbers rates answer udp hook gate; do
+for name in sip numbers rates answer udp hook gate identity packet; do
     built=(agent/native/_"$name".*.so)
     nm -D "${built[0]}" | grep __asan_report >/dev/null || { echo "_$name was not built with the sanitizers"; exit 1; }
 done
 "$python" -c 'from agent import native; assert native.sip and native.__file__.startswith("'"$work"'")'
 # --capture=sys: what the sanitizers write to file descriptor 2 is shown.
 "$python" -m pytest -q -x -p no:cacheprovider --capture=sys tests/native tests/policy/test_counters.py tests/ingress/test_datagrams.py \
-    tests/ingress/hook/test_wire.py tests/calls/test_attempts.py "$@"
+    tests/ingress/hook/test_wire.py tests/calls/test_attempts.py tests/kernel/test_packet_ring.py "$@"

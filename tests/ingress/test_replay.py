@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.calls.attempts import Seen
+from agent.ingress.recognition import address_text
 from agent.ingress.replay import (
     MAX_DISORDER,
     MAX_NAMES,
@@ -17,7 +18,6 @@ from agent.ingress.replay import (
     FileCounts,
     Outcome,
     Replay,
-    address_text,
 )
 from agent.model import Refuse
 from agent.policy.compile import compile_policy

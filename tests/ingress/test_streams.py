@@ -148,6 +148,16 @@ def test_lost_segment_is_skipped_after_a_while_and_the_sink_is_told() -> None:
     assert peer.table.counts.gaps == 1
 
 
+def test_what_waits_behind_a_gap_comes_out_by_the_clock_too() -> None:
+    peer = Peer()
+    peer.send(0, b"one", flags=SYN)
+    peer.send(6, b"three", flags=FIN | ACK, now=1.0)
+    assert peer.table.tick(3.9) == []
+    assert peer.table.tick(4.1) == [b"three"]
+    assert peer.sinks[0].log == [b"one", "gap", b"three", "end"]
+    assert peer.table.tick(9.0) == []
+
+
 def test_waiting_begins_anew_behind_each_gap() -> None:
     peer = Peer()
     peer.send(0, b"a", flags=SYN)

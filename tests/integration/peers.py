@@ -37,7 +37,8 @@ def need(*programs: str) -> None:
             pytest.skip(f"{program} is not installed (apt-get install {_PACKAGES.get(program, program)})")
 
 
-_PACKAGES: Final = {"sipp": "sip-tester"}
+_PACKAGES: Final = {"sipp": "sip-tester", "dumpcap": "tshark", "setpriv": "util-linux"}
+_MODULE_PACKAGES: Final = {"app_python3": "kamailio-python3-modules", "secsipid": "kamailio-secsipid-modules"}
 
 
 def need_kamailio(*modules: str) -> None:
@@ -45,7 +46,8 @@ def need_kamailio(*modules: str) -> None:
     need("kamailio")
     for module in modules:
         if not any((folder / f"{module}.so").exists() for folder in KAMAILIO_MODULES):
-            pytest.skip(f"Kamailio's module {module} is not installed (apt-get install kamailio-python3-modules)")
+            package = _MODULE_PACKAGES.get(module, "kamailio")
+            pytest.skip(f"Kamailio's module {module} is not installed (apt-get install {package})")
 
 
 def free_port(kind: int = socket.SOCK_DGRAM) -> int:
@@ -54,6 +56,18 @@ def free_port(kind: int = socket.SOCK_DGRAM) -> int:
         probe.bind((LOOPBACK, 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def free_sip_port() -> int:
+    """A port of the loopback address that nobody uses just now, neither by UDP nor by TCP."""
+    while True:
+        port = free_port()
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            try:
+                probe.bind((LOOPBACK, port))
+            except OSError:
+                continue
+            return port
 
 
 def wait_for(condition: Callable[[], object], what: str, seconds: float = START_SECONDS) -> None:
@@ -177,7 +191,7 @@ class Kamailio(Peer):
         include: Sequence[Path] = (),
         env: dict[str, str] | None = None,
     ) -> None:
-        self.port = free_port()
+        self.port = free_sip_port()
         listen = {f"SBC_LISTEN_{kind.upper()}": f"{kind}:{LOOPBACK}:{self.port}" for kind in ("udp", "tcp")}
         values = {**listen, "SBC_FROM_OTHERS": f'"udp:{LOOPBACK}:{self.port}"', **defines}
         # Included files are looked for beside the one that includes them.
@@ -199,17 +213,17 @@ class Kamailio(Peer):
         return answers(self.address)
 
 
-def answers(address: tuple[str, int]) -> bool:
-    """Whether a SIP server answers there at all, be it to say that it cannot help."""
+def answers(address: tuple[str, int], host: str = LOOPBACK) -> bool:
+    """Whether a SIP server answers there at all, be it to say that it cannot help. It is asked from `host`."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind((LOOPBACK, 0))
+        probe.bind((host, 0))
         probe.settimeout(0.2)
         port = probe.getsockname()[1]
         rows = [
             f"OPTIONS sip:{address[0]}:{address[1]} SIP/2.0",
-            f"Via: SIP/2.0/UDP {LOOPBACK}:{port};branch=z9hG4bK-probe-{port}",
+            f"Via: SIP/2.0/UDP {host}:{port};branch=z9hG4bK-probe-{port}",
             "Max-Forwards: 0",
-            f"From: <sip:probe@{LOOPBACK}>;tag=1",
+            f"From: <sip:probe@{host}>;tag=1",
             f"To: <sip:{address[0]}>",
             f"Call-ID: probe-{port}",
             "CSeq: 1 OPTIONS",
@@ -223,7 +237,8 @@ def answers(address: tuple[str, int]) -> bool:
 
 
 class Sipp(Peer):
-    """One sipp with one scenario. `keys` fill [name] in the scenario. It keeps the messages and the response times.
+    """One sipp with one scenario. `keys` fill [name] in the scenario, a row of `fields` [field0], [field1] ... of each
+    call (no ";" in them). It keeps the messages and the response times.
 
     transport: "udp" or "tcp".
     """
@@ -239,6 +254,7 @@ class Sipp(Peer):
         calls: int = 0,
         rate: float = 50.0,
         keys: dict[str, str] | None = None,
+        fields: Sequence[Sequence[str]] = (),
         seconds: float = 30.0,
     ) -> None:
         self.port = free_port()
@@ -266,6 +282,10 @@ class Sipp(Peer):
             "-mp",
             str(free_port()),
         ]
+        if fields:
+            table = folder / f"{name}.csv"
+            table.write_text("SEQUENTIAL\n" + "".join(";".join(row) + ";\n" for row in fields))
+            command += ["-inf", str(table)]
         if calls:
             command += ["-m", str(calls), "-r", f"{rate:g}"]
         command += ["-t", "t1" if transport == "tcp" else "u1"]

@@ -103,7 +103,7 @@ def test_a_section_that_is_off_or_absent_is_not_compiled(section: str) -> None:
         (
             '[[identity.failures]]\nfailure = "info"\naction = "refuse"\nanswer = { code = 603 }',
             "identity.failures[0].answer.code",
-            "603 is no answer to a identity refusal; lawful: 428, 403, 436, 437, 438",
+            "603 does not answer a refusal by identity; lawful: 428, 403, 436, 437, 438",
         ),
         (
             '[[identity.failures]]\nfailure = "info"\naction = "refuse"\nanswer = { retry_after_seconds = 5 }',

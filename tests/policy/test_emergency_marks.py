@@ -109,7 +109,7 @@ def test_a_call_to_an_emergency_service_needs_nobodys_word(called: str, finding:
 def test_a_call_waits_to_be_verified_unless_it_is_an_emergency_call_by_whatever_identity() -> None:
     def waits(rules: str, headers: tuple[str, ...] = (), called: str = CALLED) -> bool:
         screening = Screening(policy(from_toml(rules + POLICY)))
-        return screening.unverified(observe(invite(called, headers=headers), NOW), NOW) is not None
+        return screening.unverified(observe(invite(called, headers=headers), NOW)) is not None
 
     assert waits("[identity]\n")
     assert waits("[identity]\n", CALLBACK), "or the mark would pass for not being verified"

@@ -94,9 +94,19 @@ def test_an_emergency_call_is_neither_verified_nor_waits() -> None:
 
 
 def test_without_anybody_to_trust_nothing_is_proved_of_a_call() -> None:
-    found = decided(staged(Certificates([URL], trusting=False)), signed(identity(WHEN))).attempt.identity
-    assert found is not None
-    assert (found.failure, found.why) == (Failure.UNREACHABLE, "no trust list is loaded")
+    service = staged(Certificates([URL], trusting=False))
+    assert decided(service, signed(identity(WHEN))).attempt.identity is None
+    assert isinstance(service.identity, Stage)
+    assert service.identity.counters()["identity_not_verified"] == 1
+
+
+def test_a_policy_that_asks_for_what_is_not_configured_is_told() -> None:
+    service = staged(None, pb.Policy(signing=pb.SigningRule()))
+    assert isinstance(service.identity, Stage)
+    well, why = service.identity.health()
+    assert not well
+    assert "no [identity]" in why
+    assert "no [signing]" in why
 
 
 def test_nothing_is_verified_that_no_policy_asks_for() -> None:
@@ -128,9 +138,11 @@ def test_a_call_waits_for_its_certificate_as_long_as_policy_and_client_agree() -
 
 
 def test_a_client_without_patience_gets_its_answer_at_once() -> None:
-    found = staged(Certificates(coming=[URL])).verify(signed(identity(WHEN)), 0.0)
+    certificates = Certificates(coming=[URL])
+    found = staged(certificates).verify(signed(identity(WHEN)), 0.0)
     assert isinstance(found, Verification)
     assert found.failure is Failure.UNREACHABLE
+    assert certificates.begun == [URL]  # for the next call
 
 
 def test_one_call_too_many_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Never
 
-from agent.identity.model import RESPONSES, Failure, SignalledCall, Verification, Verstat
+from agent.identity.model import RESPONSES, SignalledCall, Verification, Verstat
 from agent.numbers.reading import MAX_DIALLED
+from agent.policy.compile_identity import default_verstat
 from agent.stir.api.faults import ApiError, Fault
 
 BRACKETS_MAX: Final = 64
@@ -61,13 +62,8 @@ class VerificationOrder:
 
 
 def verstat_of(result: Verification) -> Verstat:
-    """What a verification amounts to where no policy says otherwise.
-
-    Where there was nothing to judge, or no certificate to judge it by, the number is not validated rather than wrong.
-    """
-    if result.failure is None:
-        return Verstat.PASSED
-    return Verstat.NONE if result.failure in (Failure.MISSING, Failure.UNREACHABLE) else Verstat.FAILED
+    """What a verification amounts to where no policy is in force."""
+    return Verstat.PASSED if result.failure is None else default_verstat(result.failure)
 
 
 def read_signing(body: bytes) -> SigningOrder:

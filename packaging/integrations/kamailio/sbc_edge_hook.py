@@ -10,6 +10,8 @@ with a deadline, and a stream that broke in between is noticed and opened again 
 Settings are environment variables of the Kamailio process:
   SBC_EDGE_HOOK_ADDRESS      where the agent listens; default unix:/run/sbc-edge-agent/hook.sock
   SBC_EDGE_HOOK_DEADLINE_MS  how long a call may wait for its verdict, 1 to 1000; default 20
+  SBC_EDGE_HOOK_PATIENCE_MS  how much of that an agent may use to fetch a certificate; default 0: the call goes on
+                             unverified, and the certificate is there for the next one
   SBC_EDGE_PYTHON_PATH       folders with grpcio, protobuf and sbcedge, separated by ":"; default the agent's own tree
 """
 
@@ -60,10 +62,12 @@ CHANNEL_OPTIONS: Final = (
 )
 
 ASK: Final = "/sbcedge.screening.v1.ScreeningService/ScreenStream"
-# An agent that must fetch a certificate first answers without it by then, and not too late: an attacker whose server
-# is slow must not make the agent look away. The rest of the deadline is for the way there and back.
+# A SIP worker that waits handles no other call: callers whose certificates are all new and slow must not take the
+# workers from everybody else, so waiting is for who asks for it. Half of the deadline is for the way there and back.
 PATIENCE_KEY: Final = "sbc-edge-patience-ms"
-PATIENCE_SHARE: Final = 0.6
+PATIENCE_MS: Final = min(
+    max(float(os.environ.get("SBC_EDGE_HOOK_PATIENCE_MS", "0")), 0.0), DEADLINE_SECONDS * 1000.0 / 2
+)
 REPORT: Final = "/sbcedge.screening.v1.ScreeningService/ReportEvents"
 RESPONSES: Final[dict[str, Any]] = {ASK: pb.ScreenStreamResponse, REPORT: pb.ReportEventsResponse}
 
@@ -291,7 +295,7 @@ class Link:
                     request_serializer=lambda message: message.SerializeToString(),
                     response_deserializer=RESPONSES[method].FromString,
                 ),
-                ((PATIENCE_KEY, f"{self._deadline * 1000 * PATIENCE_SHARE:.0f}"),),
+                ((PATIENCE_KEY, f"{PATIENCE_MS:.0f}"),),
             )
         return self._streams[method]
 

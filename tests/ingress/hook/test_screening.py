@@ -266,7 +266,7 @@ def test_a_request_whose_deadline_went_by_is_not_decided_any_more(tmp_path: Path
             for connected in (client, late):
                 await connected.Screen(request(invite()), timeout=PATIENCE)
             before = len(hook.records.decisions)
-            hook.service.handle = slow  # type: ignore[method-assign]
+            hook.service.handle = slow  # type: ignore[method-assign, assignment]
             calls = [client.Screen(request(invite()), timeout=PATIENCE)]
             calls += [late.Screen(request(invite()), timeout=deadline) for _ in range(20)]
             codes = [await call.code() for call in calls]

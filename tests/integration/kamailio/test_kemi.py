@@ -26,9 +26,10 @@ class Kemi:
     rows: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
     logged: list[str] = field(default_factory=list)
+    variables: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.pv = SimpleNamespace(get=self._get)
+        self.pv = SimpleNamespace(get=self._get, sets=self.variables.__setitem__)
         self.sl = SimpleNamespace(send_reply=self._send_reply)
         self.hdr = SimpleNamespace(
             append_to_reply=self.reply_rows.append, append=self.rows.append, remove=self.removed.append
@@ -130,12 +131,33 @@ def test_a_flood_is_dropped_in_silence() -> None:
 
 
 def test_rows_for_the_next_hop_replace_those_of_their_name() -> None:
-    kemi = Kemi()
+    kemi = Kemi(message=INVITE.replace(b"From:", b"Identity: c\r\nFrom:"))
     rows = [pb.SipHeader(name="Identity", value=value) for value in (b"a", b"b")]
     module, hook = client(kemi, Link(pb.ScreenResponse(decision=pb.DECISION_ALLOW, egress_headers=rows)))
     assert hook.screen(None) == module.PASS
     assert kemi.removed == ["Identity"]
     assert kemi.rows == ["Identity: a\r\n", "Identity: b\r\n"]
+
+
+def test_a_row_that_the_agent_signed_goes_behind_those_that_came() -> None:
+    folded = b"a.b.c\r\n ;info=<x>"
+    kemi = Kemi(message=INVITE.replace(b"From:", b"Identity: " + folded + b"\r\nFrom:"))
+    rows = [pb.SipHeader(name="Identity", value=value) for value in (folded, b"d.e.f")]
+    module, hook = client(kemi, Link(pb.ScreenResponse(decision=pb.DECISION_ALLOW, egress_headers=rows)))
+    assert hook.screen(None) == module.PASS
+    assert (kemi.removed, kemi.rows) == ([], ["Identity: d.e.f\r\n"])
+
+
+def test_what_verification_came_to_is_left_for_the_script() -> None:
+    kemi = Kemi()
+    reason = pb.SipHeader(name="Reason", value=b'STIR ;cause=436 ;text="Bad Identity Info"')
+    response = pb.ScreenResponse(verstat="No-TN-Validation", response_headers=[reason])
+    module, hook = client(kemi, Link(response))
+    assert hook.screen(None) == module.PASS
+    assert kemi.variables == {
+        "$avp(sbc_edge_verstat)": "No-TN-Validation",
+        "$avp(sbc_edge_reply)": 'Reason: STIR ;cause=436 ;text="Bad Identity Info"\r\n',
+    }
 
 
 def test_rows_that_the_message_has_already_are_not_touched() -> None:

@@ -32,7 +32,7 @@ from tests.stir.api.apis import (
 )
 
 VERIFY = "/stir/v1/verification"
-HASTY: dict[str, Any] = {"request_seconds": 0.1, "answer_seconds": 0.1}
+HASTY: dict[str, Any] = {"request_seconds": 0.3, "answer_seconds": 0.3}
 
 
 @asynccontextmanager

@@ -345,6 +345,48 @@ def test_requests_in_one_packet_are_answered_in_order() -> None:
     serve(use)
 
 
+def test_a_client_may_ask_before_it_sends_its_body() -> None:
+    async def use(api: Running) -> None:
+        body = as_bytes(verification())
+        reader, writer = await asyncio.open_connection(*api.server.address)
+        writer.write(request_of(body, extra="Expect: 100-continue\r\nConnection: close\r\n")[: -len(body)])
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100 ")
+        assert not api.judge.asked
+        writer.write(body)
+        assert b"HTTP/1.1 200 OK" in await reader.read()
+        writer.close()
+
+    serve(use)
+
+
+def test_who_is_refused_is_not_asked_for_his_body(tmp_path: Path) -> None:
+    async def use(api: Running) -> None:
+        reader, writer = await asyncio.open_connection(*api.server.address)
+        writer.write(request_of(bytes(60_000), extra="Expect: 100-continue\r\n")[:-60_000])
+        assert (await reader.readline()).startswith(b"HTTP/1.1 401 ")
+        writer.close()
+
+    serve(use, token_file=token_file(tmp_path))
+
+
+def test_http_1_0_is_answered_and_ended() -> None:
+    async def use(api: Running) -> None:
+        body = as_bytes(verification())
+        answer = await api.raw(request_of(body, extra="").replace(b"HTTP/1.1", b"HTTP/1.0"))
+        assert b"200 OK" in answer.split(b"\r\n")[0]
+
+    serve(use)
+
+
+def test_no_other_protocol_is_spoken() -> None:
+    async def use(api: Running) -> None:
+        body = as_bytes(verification())
+        upgrade = "Connection: Upgrade, close\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\n"
+        assert b"HTTP/1.1 200 OK" in await api.raw(request_of(body, extra=upgrade))
+
+    serve(use)
+
+
 def test_an_agent_without_the_api_does_not_load_it() -> None:
     script = (
         "import agent.stir.api.server, sys; print([m for m in ('uvicorn', 'starlette', 'h11') if m in sys.modules])"

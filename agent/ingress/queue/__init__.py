@@ -1,0 +1,1 @@
+"""The way in over netfilter's queue: in path, beside an SBC that knows nothing of it."""
