@@ -487,6 +487,11 @@ static PyMethodDef gate_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+static PyMemberDef gate_members[] = {
+    {"sends_singly", T_BOOL, offsetof(Gate, sends_singly), READONLY, "whether the kernel has refused segments"},
+    {NULL, 0, 0, 0, NULL},
+};
+
 PyTypeObject GateType = {
     PyVarObject_HEAD_INIT(NULL, 0)
     .tp_name = "agent.native._gate.Gate",
@@ -498,6 +503,7 @@ PyTypeObject GateType = {
     .tp_clear = (inquiry)gate_clear,
     .tp_dealloc = (destructor)gate_dealloc,
     .tp_methods = gate_methods,
+    .tp_members = gate_members,
 };
 
 /* ---- the module -------------------------------------------------------------------------------------------------- */

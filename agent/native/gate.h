@@ -167,6 +167,7 @@ typedef struct {
     size_t last_length;
     Blake2b keyed;
     char refuse_invalid, asks;
+    char sends_singly; /* segments were refused once */
     PyObject *passed; /* list of (raw, sender, when) */
     Sender *touched[SENDERS_MAX]; /* owned */
     int touched_count;
