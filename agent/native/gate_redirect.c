@@ -327,7 +327,7 @@ static bool look_at(Batch *batch, Datagram *it)
     it->sender = (Sender *)Py_NewRef((PyObject *)sender); /* Python may let go of every sender that is remembered */
     it->identity = gate_identity(sender, &it->call);
     it->key = gate_tag(gate, &it->call, it->tag);
-    attempts_expect(gate->attempts, it->identity.attempt);
+    gate_expect(gate, sender, &it->call, &it->identity);
     transactions_expect(batch->transactions, it->key);
     return true;
 }
