@@ -1,4 +1,7 @@
-"""The commands of `sbc-agent` as manual and completion need them: taken from its own parsers, so that they stay true."""
+"""The commands of `sbc-agent` as manual and completion need them, taken from its own parsers.
+
+argparse shows what it was told only in its private names: this is the only place that knows them.
+"""
 
 import argparse
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Completion for bash, from the commands' own parsers: commands, actions, options, and files where a path is asked for."""
+"""Completion for bash, from the commands' own parsers: commands, actions, options, and files for paths."""
 
 import argparse
 import sys

@@ -22,8 +22,20 @@ judge() { # UNIT WHAT
 }
 
 for service in systemd/*.service; do judge "$(basename "$service")" "as shipped"; done
-mkdir "$units/sbc-edge-agent.service.d"
-.venv/bin/python -m agent.host.unit capture queue kernel signing >"$units/sbc-edge-agent.service.d/50.conf"
-judge sbc-edge-agent.service "with every privilege"
+# Drop-ins are not read offline: what this one says is put into the unit, after the rest of its section.
+cat >"$root/agent.toml" <<'TOML'
+[capture]
+interfaces = ["eth0"]
+[queue]
+[kernel]
+[signing]
+certificate = "/etc/sbc-edge-agent/sti/signing.pem"
+x5u = "https://certs.example.net/sti.pem"
+credential = "signing.key"
+TOML
+.venv/bin/sbc-agent setup --service --dry-run --config "$root/agent.toml" | sed '1,/^\[Service\]$/d' >"$root/drop-in"
+grep -q CAP_NET_ADMIN "$root/drop-in"
+sed -i "/^SyslogIdentifier=/r $root/drop-in" "$units/sbc-edge-agent.service"
+judge sbc-edge-agent.service "with every privilege that agent.toml can ask for"
 mistakes=$(systemd-analyze --root="$root" verify --man=no sbc-edge-agent.service 2>&1 | grep -F "$units" || true)
 [ -z "$mistakes" ] || { echo "$mistakes" >&2; exit 1; }

@@ -37,7 +37,7 @@ MAY_BE_SHIPPED: Final = frozenset(
         "PSF-2.0",
     }
 )
-"""SPDX expressions that go together with Apache-2.0. Not GPL-2.0-only: what imports it may not be handed on under ours."""
+"""SPDX expressions that go with Apache-2.0. Not GPL-2.0-only: what imports it may not be handed on under ours."""
 
 CHOSEN: Final = {
     "pyroute2": "Apache-2.0",  # GPL-2.0-or-later OR Apache-2.0
@@ -143,8 +143,8 @@ def _licence(name: str, metadata: "Message[str, str]") -> str:
     licence = WORDS.get(said, said)
     if licence not in MAY_BE_SHIPPED:
         raise UnknownLicenceError(
-            f"{name} {metadata['Version']}: licence {said[:80]!r}: look whether it may be shipped with ours, then add it "
-            f"to tools/package/inventory.py"
+            f"{name} {metadata['Version']}: licence {said[:80]!r}: look whether it may be shipped with ours, then "
+            f"add it to tools/package/inventory.py"
         )
     return licence
 
@@ -244,15 +244,15 @@ def write_texts(folder: Path, parts: Sequence[Part], python_debs: Path) -> None:
         for text in part.texts:
             shutil.copyfile(text, target / text.name)
         if not part.texts:
-            (target / "LICENCE").write_text(f"{part.name} {part.version} brings no text; its metadata: {part.licence}\n")
+            (target / "LICENCE").write_text(f"{part.name} {part.version} brings no text; it says: {part.licence}\n")
     target = folder / "python3.11"
     target.mkdir(parents=True)
     deb = next(python_debs.glob("python3.11-minimal_*.deb"))
     archive = subprocess.run(["dpkg-deb", "--fsys-tarfile", str(deb)], check=True, capture_output=True).stdout
-    text = subprocess.run(
+    debian = subprocess.run(
         ["tar", "-xO", "./usr/share/doc/python3.11-minimal/copyright"], input=archive, check=True, capture_output=True
     ).stdout
-    (target / "copyright").write_bytes(text)
+    (target / "copyright").write_bytes(debian)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -7,7 +7,7 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -120,11 +120,11 @@ def _action(command: Command, action: Command) -> Iterator[str]:
     yield from _arguments(action, _subsection)
 
 
-def _arguments(command: Command, heading: "type[object] | object") -> Iterator[str]:
+def _arguments(command: Command, heading: Callable[[str], str]) -> Iterator[str]:
     for title, arguments in (("ARGUMENTS", list(command.operands)), ("OPTIONS", list(command.options))):
         if not arguments:
             continue
-        yield heading(title)  # type: ignore[operator]
+        yield heading(title)
         for argument in arguments:
             yield ".TP"
             yield _named(argument)

@@ -1,5 +1,5 @@
 #!/usr/lib/sbc-edge-agent/python/bin/python3.11 -IBS
-"""`sbc-edge-kamailio`: puts the agent's hook into an existing Kamailio configuration on request, and takes it out again.
+"""`sbc-edge-kamailio`: puts the agent's hook into a Kamailio configuration on request, and takes it out again.
 
 What it adds stands between two marks, whole lines each, so that taking them out leaves every other byte as it is. A
 configuration is changed only if Kamailio itself says yes to the result (`kamailio -c`). Knows Kamailio's syntax as far
@@ -59,7 +59,9 @@ REQUEST: Final = """\
 _OURS: Final = re.compile(rf"^{re.escape(BEGIN)}\n.*?^{re.escape(END)}\n", re.MULTILINE | re.DOTALL)
 _COMMENT: Final = re.compile(r"/\*.*?\*/", re.DOTALL)
 _REQUEST_ROUTE: Final = re.compile(r"^[ \t]*(?:request_route|route)[ \t]*\n?[ \t]*\{[ \t]*(?:#[^\n]*)?\n", re.MULTILINE)
-_REPLY_ROUTE: Final = re.compile(r"^[ \t]*(?:reply_route|onreply_route)[ \t]*\n?[ \t]*\{[ \t]*(?:#[^\n]*)?\n", re.MULTILINE)
+_REPLY_ROUTE: Final = re.compile(
+    r"^[ \t]*(?:reply_route|onreply_route)[ \t]*\n?[ \t]*\{[ \t]*(?:#[^\n]*)?\n", re.MULTILINE
+)
 _LOADED: Final = re.compile(r'^[ \t]*loadmodule(?:x)?[ \t]+"(?:[^"\n]*/)?([a-z0-9_]+)(?:\.so)?"', re.MULTILINE)
 
 BY_HAND: Final = "put it in by hand, as /usr/share/doc/sbc-edge-agent-kamailio/README.md says"
@@ -70,7 +72,7 @@ class NotPossibleError(Exception):
 
 
 class Places(NamedTuple):
-    """Offsets in a configuration: before the request_route, after its opening, after that of the reply_route (or -1)."""
+    """Offsets: before the request_route, after its opening, after that of the reply_route (or -1)."""
 
     before: int
     request: int
@@ -84,7 +86,10 @@ def enabled(text: str, routes: Path = ROUTES) -> str:
     marks = {"begin": BEGIN, "end": END}
     loads = "".join(f'loadmodule "{name}.so"\n' for name in MODULES if name not in _loaded(bare))
     insertions = [
-        (places.before, TOP.format(loads=loads, routes=routes, reply="" if places.reply >= 0 else REPLY_ROUTE, **marks)),
+        (
+            places.before,
+            TOP.format(loads=loads, routes=routes, reply="" if places.reply >= 0 else REPLY_ROUTE, **marks),
+        ),
         (places.request, REQUEST.format(**marks)),
     ]
     if places.reply >= 0:
@@ -141,13 +146,15 @@ def check(config: Path, *, what: str) -> None:
 def embedded_python_fits() -> None:
     """Kamailio embeds the distribution's Python, and what is compiled for the agent's must fit it. Raises."""
     try:
-        said = subprocess.run(["/usr/bin/python3", "-V"], capture_output=True, text=True, timeout=10, check=False).stdout
+        said = subprocess.run(
+            ["/usr/bin/python3", "-V"], capture_output=True, text=True, timeout=10, check=False
+        ).stdout
     except OSError:
         said = "no Python"
     if not said.startswith("Python 3.11."):
         raise NotPossibleError(
-            f"Kamailio embeds this system's Python, which is {said.strip() or 'not there'}, and the hook's libraries are "
-            f"for 3.11: ask by SIP (redirect), or give it libraries of its own; {BY_HAND}"
+            f"Kamailio embeds this system's Python, which is {said.strip() or 'not there'}, and the hook's libraries "
+            f"are for 3.11: ask by SIP (redirect), or give it libraries of its own; {BY_HAND}"
         )
 
 
@@ -213,7 +220,7 @@ def disable(config: Path) -> None:
 
 
 def disable_all() -> None:
-    """Take it out of every file that still holds it. Raises NotPossibleError for the last one that cannot be changed."""
+    """Take it out of every file that holds it. Raises NotPossibleError if one of them cannot be changed."""
     failure = None
     for config in _remembered():
         try:
