@@ -14,7 +14,7 @@ READY := $(VENV)/.ready
 PRODUCT := agent tests tools packaging setup.py
 
 help: ## show what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 setup: $(READY) ## make .venv, with everything that the other targets need
 
@@ -54,7 +54,19 @@ bench: $(READY) ## measure, print ratios, write build/bench.json
 wheel: $(READY) ## build the installable package into dist/
 	@rm -rf dist && $(VENV)/bin/uv build --quiet --wheel --out-dir dist && ls dist
 
+deb: $(READY) ## build the Debian packages into dist/ (ARCH=arm64 for that machine)
+	@tools/package/deb.sh
+
+deb-check: $(READY) ## build them twice and compare, lintian, exposure of the service
+	@tools/package/check.sh
+
+deb-python: ## lock the Python that Debian has today, security fixes included, for the next `make deb`
+	@tools/package/python_debs.sh lock amd64 arm64 && git --no-pager diff --stat -- packaging/tree/python.lock
+
+test-install: $(READY) ## install, run, upgrade and purge the packages in a booted Debian 12 (needs root)
+	@packaging/test-install
+
 clean: ## remove everything that was built, .venv too
 	rm -rf $(VENV) build dist sbcedge *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis agent/native/*.so
 
-.PHONY: help setup demo test test-fast lint breaking sanitize fuzz bench wheel clean
+.PHONY: help setup demo test test-fast lint breaking sanitize fuzz bench wheel deb deb-check deb-python test-install clean

@@ -11,6 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from agent.cli.output import EXIT_HELP, USAGE_ERROR
 
 COMMANDS: dict[str, tuple[str, str]] = {
+    "setup": ("agent.cli.setup", "write the first configuration of this host, from what is found on it"),
+    "doctor": ("agent.cli.doctor", "say whether this host has what the agent needs, and what to do about it"),
     "run": ("agent.cli.run", "run the agent in the foreground, as its service does"),
     "status": ("agent.cli.status", "show how the running agent is, and what it has decided"),
     "top": ("agent.cli.top", "show live what the running agent is deciding"),

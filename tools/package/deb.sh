@@ -1,0 +1,88 @@
+#!/usr/bin/env bash
+# deb.sh [--out FOLDER] [--work FOLDER]: build the Debian packages of this tree for ARCH (default: this machine's).
+#
+# Everything that needs a network happens first (Debian's interpreter, the locked wheels); the package itself is then
+# built by dpkg-buildpackage from a copy of what git knows, offline and reproducibly: the same inputs give the same bytes.
+# PYTHON_NEWEST=1 takes the interpreter that Debian has today in place of the locked one: for tests, not for releases.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+root=$PWD
+out=$root/dist work=$root/build/deb
+while (($#)); do
+    case "$1" in
+    --out) out=$(realpath -m "$2"); shift 2 ;;
+    --work) work=$(realpath -m "$2"); shift 2 ;;
+    *) sed -n 2p "$0" >&2; exit 2 ;;
+    esac
+done
+host=$(dpkg --print-architecture)
+arch=${ARCH:-$host}
+say() { echo "deb: $*" >&2; }
+
+tools/package/needs.sh "$arch"
+[ -d /usr/lib/python3.11 ] || { say "needs Debian 12's python3.11 for its compiled parts"; exit 1; }
+uv=$root/.venv/bin/uv
+[ -x "$uv" ] || { say "run \`make setup\` first"; exit 1; }
+
+inputs=$work/inputs-$arch source=$work/source-$arch
+rm -rf "$work/inputs-$arch/site" "$source"
+mkdir -p "$inputs" "$out"
+
+say "Debian's Python"
+if [ "${PYTHON_NEWEST:-}" ]; then get=get-newest; else get=get; fi
+tools/package/python_debs.sh "$get" "$arch" "$inputs/python"
+
+say "the tools of the build, from the lock file"
+export UV_PROJECT_ENVIRONMENT=$work/venv UV_PYTHON_PREFERENCE=only-system
+"$uv" sync --quiet --frozen --no-install-project --python /usr/bin/python3.11
+builder=$work/venv/bin/python
+
+# A copy of what git knows, so that nothing else that lies about can get into the package.
+mkdir -p "$source"
+git ls-files -z | xargs -0 sh -c 'for f; do [ -e "$f" ] && printf "%s\0" "$f"; done' _ | tar --null -T - -c | tar -x -C "$source"
+cp -r "$source/packaging/debian" "$source/debian"
+version=$(sed -n 's/^version = "\(.*\)"$/\1/p' pyproject.toml | head -1)
+changelog=$(dpkg-parsechangelog -l "$source/debian/changelog" -S Version)
+if [ "$version" != "$changelog" ]; then
+    say "pyproject.toml says version $version, packaging/debian/changelog $changelog"
+    exit 1
+fi
+SOURCE_DATE_EPOCH=$(dpkg-parsechangelog -l "$source/debian/changelog" -S Timestamp)
+export SOURCE_DATE_EPOCH TZ=UTC LC_ALL=C.UTF-8 PYTHONHASHSEED=0
+
+say "our own wheel"
+# The address of this folder in no file: sources are compiled under one name, wherever they lie.
+tools/package/wheel.sh "$arch" "$builder" "$uv" "$source" "$inputs"
+
+say "the locked wheels"
+case "$arch" in
+amd64) platform=x86_64-manylinux_2_34 ;;
+arm64) platform=aarch64-manylinux_2_34 ;;
+*) say "no wheels for $arch"; exit 1 ;;
+esac
+"$uv" export --quiet --frozen --no-dev --no-emit-project >"$inputs/requirements.txt"
+install() { "$uv" pip install --quiet --python "$builder" --target "$inputs/site" --link-mode copy --no-deps --no-config \
+    --python-platform "$platform" --python-version 3.11 --only-binary :all: "$@"; }
+install --require-hashes -r "$inputs/requirements.txt"
+install "$inputs"/wheel/*.whl
+
+say "what is inside: licences, bill of materials, manual, completion"
+rm -rf "$inputs/made"
+"$builder" -m tools.package.inventory --arch "$arch" --version "$version" --site "$inputs/site" --python "$inputs/python" \
+    --lock uv.lock --copyright "$source/debian/copyright" --out "$inputs/made"
+PYTHONPATH=$source "$builder" -m tools.package.manual --version "$version" --out "$inputs/made/man"
+PYTHONPATH=$source "$builder" -m tools.package.completion >"$inputs/made/sbc-agent.bash"
+
+say "the package"
+cp "$inputs/made/copyright" "$source/debian/copyright"
+strip=strip
+[ "$arch" = "$host" ] || strip=aarch64-linux-gnu-strip
+(cd "$source" && PYTHON_DEBS=$inputs/python SITE=$inputs/site MADE=$inputs/made STRIP=$strip COMPILE=/usr/bin/python3.11 \
+    DPKG_DEB_THREADS_MAX=2 XZ_LEVEL=${XZ_LEVEL:--z6} dpkg-buildpackage -b -us -uc -d -a"$arch" >"$work/build-$arch.log" 2>&1) || {
+    tail -40 "$work/build-$arch.log" >&2
+    exit 1
+}
+sed -n 's/^newest symbol.*/deb: &/p' "$work/build-$arch.log" >&2
+for deb in $(awk '{ print $1 }' "$source/debian/files" | grep '\.deb$'); do cp "$work/$deb" "$out/"; done
+cp "$inputs/made/sbom.cdx.json" "$out/sbc-edge-agent_${version}_$arch.cdx.json"
+(cd "$out" && ls -l -- *_"$version"_"$arch".deb *_"$version"_all.deb >&2)
