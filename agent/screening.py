@@ -148,10 +148,11 @@ class Screening:
             self._on_failure(error)
         return None
 
-    def unverified(self, observation: Observation, now: float) -> CallAttempt | None:
+    def unverified(self, observation: Observation, _now: float) -> CallAttempt | None:
         """The attempt that this message makes, if its Identity may be verified before it is decided.
 
-        None for all that is not decided, and for emergency calls: those wait for nothing. Counts nothing.
+        None for all that is not decided, and for calls that are emergency calls by whatever Identity: those wait for
+        nothing. Counts nothing.
         """
         try:
             message = scan(observation.raw)
@@ -160,7 +161,7 @@ class Screening:
         if message.method != "INVITE" or message.to_tag or (trunk := self._trunk(observation)) is None:
             return None
         attempt = attempt_of(observation, message, trunk)
-        return attempt if self._rules.emergency.check(attempt, now) is None else None
+        return None if self._rules.emergency.evident(attempt) else attempt
 
     def _trunk(self, observation: Observation) -> Trunk | None:
         addresses = self.policy.addresses

@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     """Returns 0 for a message that could be read, whatever its defects; 1 for one that could not."""
     name = "stdin" if args.file == "-" else args.file
     try:
-        raw = _read(args.file)
+        raw = read_raw(args.file)
     except OSError as error:
         complain(f"cannot read {name}: {error.strerror or error}")
         return BAD_INPUT
@@ -54,7 +54,8 @@ def run(args: argparse.Namespace) -> int:
     return OK
 
 
-def _read(file: str) -> bytes:
+def read_raw(file: str) -> bytes:
+    """A file, or stdin for "-", of one message; at most a byte more than a message may have. Raises OSError."""
     # One byte more than a message may have is enough to say that it is too long, however large the file is.
     if file == "-":
         return sys.stdin.buffer.read(MAX_MESSAGE + 1)
@@ -120,8 +121,8 @@ def _describe_address(address: Address) -> dict[str, Any]:
 
 def _print_tables(message: Message) -> None:
     start = text(message.start_line).rstrip("\r\n")
-    rows = [(_visible(text(row.name)), _visible(text(row.value))) for row in message.rows if row.name]
-    print_table(_visible(start), ("header", "value"), rows)
+    rows = [(visible(text(row.name)), visible(text(row.value))) for row in message.rows if row.name]
+    print_table(visible(start), ("header", "value"), rows)
     print(f"body: {len(message.body)} bytes")
     if message.defects:
         print()
@@ -129,6 +130,6 @@ def _print_tables(message: Message) -> None:
         print_table("Defects", ("place", "reason", "byte"), rows3)
 
 
-def _visible(shown: str) -> str:
+def visible(shown: str) -> str:
     """Control characters as escapes: a message must not move the cursor of whoever looks at it."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from typing import Final
 
+from agent.identity.model import Failure
+from agent.policy.emergency import ALWAYS
 from agent.policy.policy import LimitSpec, Policy, RuleSpec
-from agent.policy.rules import caller_id, do_not_originate, emergency, provider_block, subscriber_list
+from agent.policy.rules import caller_id, do_not_originate, emergency, identity, provider_block, subscriber_list
 from sbcedge.policy.v1 import policy_pb2 as pb
 
 COLUMNS: Final = ("rule", "mode", "decides", "answer")
@@ -48,21 +50,29 @@ def trunk_rows(message: pb.Policy) -> list[Sequence[str]]:
 
 
 def rule_rows(message: pb.Policy, policy: Policy) -> list[Row]:
-    """Name, mode, what is decided, answer: of every rule, also of those that are off or have nothing to do."""
+    """Name, mode, what is decided, answer: of every rule, also of those that are off or have nothing to do.
+
+    Signing refuses nothing and stands at the end.
+    """
     return [
         _emergency(policy),
         _provider_block(message, policy),
         _dno(message, policy),
         _caller_id(message, policy),
         *_limits(message, policy),
+        _identity(message, policy),
         _subscriber_lists(message, policy),
+        _signing(message, policy),
     ]
 
 
 def _emergency(policy: Policy) -> Row:
-    numbers = ", ".join(sorted(emergency.ALWAYS | policy.emergency.numbers))
+    numbers = ", ".join(sorted(ALWAYS | policy.emergency.numbers))
     from_psaps = policy.emergency.psap_calling or policy.emergency.psap_sources
     psaps = "; calls from answering points" if from_psaps else ""
+    if policy.emergency.believed is not None:
+        trunks = ", ".join(sorted(policy.emergency.believed))
+        psaps += f"; marked ones if vouched for{f', or from {trunks}' if trunks else ''}"
     return emergency.NAME, "always", f"passes: calls to {numbers}{psaps}", ""
 
 
@@ -112,6 +122,39 @@ def _limit(spec: LimitSpec) -> str:
     by = "in all" if spec.scope.value == "global" else f"by {spec.scope.value}"
     chosen = sorted({*spec.trunks, *spec.customers, *spec.called_prefixes})
     return f"{by}{' ' + ', '.join(chosen) if chosen else ''}: {'; '.join(parts)}"
+
+
+def _identity(message: pb.Policy, policy: Policy) -> Row:
+    spec = policy.identity
+    if spec is None:
+        return _idle(identity.NAME, message.HasField("identity"), message.identity.mode, "")
+    refused = {f: h.answer for f, h in spec.handling.items() if h.answer is not None}
+    what = ", ".join(refused) or "nothing"
+    if spec.required_trunks and Failure.MISSING not in refused:
+        what += f"; missing ones on {', '.join(sorted(spec.required_trunks))}"
+    told = [word for word, on in (("verstat", spec.mark), ("Reason", spec.reason)) if on]
+    waits = f"a call waits {spec.wait:g} s at most for a certificate"
+    answers = dict.fromkeys(str(answer) for answer in refused.values())
+    return (
+        identity.NAME,
+        spec.mode.value,
+        f"refuses: {what}; tells: {', '.join(told) or 'nothing'}; {waits}",
+        ", ".join(answers),
+    )
+
+
+def _signing(message: pb.Policy, policy: Policy) -> Row:
+    spec = policy.signing
+    if spec is None:
+        return _idle("signing", message.HasField("signing"), message.signing.mode, "")
+    parts = ["customers' calls, A with a number of their own, else B"]
+    if spec.gateway_trunks:
+        parts.append(f"C without Identity from {', '.join(sorted(spec.gateway_trunks))}")
+    if spec.divert:
+        parts.append("div where a customer sends a call on")
+    if spec.exempt_trunks:
+        parts.append(f"not from {', '.join(sorted(spec.exempt_trunks))}")
+    return "signing", spec.mode.value, f"signs: {'; '.join(parts)}", ""
 
 
 def _subscriber_lists(message: pb.Policy, policy: Policy) -> Row:

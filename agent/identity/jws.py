@@ -8,6 +8,7 @@ import json
 from binascii import Error as Base64Error
 from binascii import a2b_base64
 from json import JSONDecodeError, JSONDecoder
+from math import isfinite
 from typing import Any, Final, NamedTuple, NoReturn
 
 from cryptography.exceptions import InvalidSignature
@@ -170,4 +171,13 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-_DECODER: Final = JSONDecoder(object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
+def _finite(text: str) -> float:
+    number = float(text)
+    if not isfinite(number):
+        raise ValueError("a number beyond any float")
+    return number
+
+
+_DECODER: Final = JSONDecoder(
+    object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant, parse_float=_finite
+)

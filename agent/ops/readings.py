@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from agent.ops.component import Component
 from agent.ops.log import Log
-from agent.policy.policy import LimitSpec, Policy, RuleSpec
-from agent.policy.rules import caller_id, do_not_originate, emergency, provider_block, subscriber_list
+from agent.policy.policy import LimitSpec, Mode, Policy
+from agent.policy.rules import caller_id, do_not_originate, emergency, identity, provider_block, subscriber_list
 from agent.service import Service
 
 
@@ -74,11 +74,13 @@ def rule_modes(policy: Policy) -> Mapping[str, str]:
         (do_not_originate.NAME, policy.dno),
         (caller_id.NAME, policy.caller_id),
     )
-    specs: list[tuple[str, RuleSpec]] = [(name, part.rule) for name, part in before if part is not None]
-    specs += [(limit.name, limit.rule) for limit in policy.limits]
+    modes: list[tuple[str, Mode]] = [(name, part.rule.mode) for name, part in before if part is not None]
+    modes += [(limit.name, limit.rule.mode) for limit in policy.limits]
+    if policy.identity is not None:
+        modes.append((identity.NAME, policy.identity.mode))
     if policy.subscriber_lists is not None:
-        specs.append((subscriber_list.NAME, policy.subscriber_lists.rule))
-    return {emergency.NAME: "enforce"} | {name: spec.mode.value for name, spec in specs}
+        modes.append((subscriber_list.NAME, policy.subscriber_lists.rule.mode))
+    return {emergency.NAME: "enforce"} | {name: mode.value for name, mode in modes}
 
 
 def in_words(limit: LimitSpec) -> str:

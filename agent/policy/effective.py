@@ -80,7 +80,8 @@ def _fill_limit(written: pb.Limit, spec: LimitSpec) -> None:
 def _fill_identity(written: pb.IdentityRule, spec: IdentitySpec) -> None:
     written.mode = written.mode or pb.MODE_ENFORCE
     written.freshness_seconds, written.wait_seconds = spec.freshness, spec.wait
-    written.mark, written.reason = spec.mark, spec.reason
+    if not written.HasField("mark"):
+        written.mark = True
     del written.failures[:]
     for number, failure in FAILURES.items():
         handling = spec.handling[failure]

@@ -82,6 +82,10 @@ class AddressBook:
         """Every trunk that has an address, in the policy's order."""
         return tuple(self._by_id.values())
 
+    def by_id(self, trunk: str) -> Trunk:
+        """The trunk of this id; UNKNOWN for none."""
+        return self._by_id.get(trunk, UNKNOWN)
+
     def sender(self, address: str) -> Trunk | None:
         """The trunk that sends from this address, UNKNOWN if nobody claims it, None if it is the SBC itself."""
         try:

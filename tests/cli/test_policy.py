@@ -41,6 +41,17 @@ scope = "trunk"
 rate = 1
 """
 
+AUTHENTICATION = """
+[identity]
+required_trunks = ["peer"]
+wait_seconds = 0.5
+failures = [{ failure = "invalid", action = "refuse" }, { failure = "mismatch", action = "refuse" }]
+
+[signing]
+mode = "shadow"
+gateway_trunks = ["peer"]
+"""
+
 BAD = """
 generation = -1
 [[limits]]
@@ -91,8 +102,44 @@ def test_the_summary_tells_off_from_absent_and_from_idle(written: Path, capsys: 
         "caller-id-authorisation": ("off", "not in the file"),
         "cps": ("enforce", "by trunk: over 1 attempt in 1 s, burst 1"),
         "tried": ("off", ""),
+        "identity": ("off", "not in the file"),
         "subscriber-list": ("off", ""),
+        "signing": ("off", "not in the file"),
     }
+
+
+def test_verification_and_signing_are_summed_up(written: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    written.write_text(GOOD + AUTHENTICATION, encoding="utf-8")
+    code, out, _ = run(capsys, "check", written, "--json")
+    rows = {rule["rule"]: rule for rule in json.loads(out)["rules"]}
+    assert code == 0
+    assert rows["identity"]["mode"] == "enforce"
+    assert rows["identity"]["decides"] == (
+        "refuses: invalid, mismatch; missing ones on peer; tells: verstat; a call waits 0.5 s at most for a certificate"
+    )
+    assert rows["identity"]["answer"] == "438 Invalid Identity Header"
+    assert rows["signing"]["mode"] == "shadow"
+    assert rows["signing"]["decides"] == (
+        "signs: customers' calls, A with a number of their own, else B; C without Identity from peer"
+    )
+    assert rows["emergency"]["decides"].endswith("marked ones if vouched for")
+
+
+def test_a_shown_policy_says_what_becomes_of_every_failure(written: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    written.write_text(GOOD + AUTHENTICATION, encoding="utf-8")
+    code, out, _ = run(capsys, "show", written, "--toml")
+    shown = tomllib.loads(out)["identity"]
+    assert code == 0
+    assert [row["failure"] for row in shown["failures"]] == [
+        "missing", "stale", "info", "unreachable", "credential", "invalid", "mismatch", "replayed"
+    ]  # fmt: skip
+    assert from_toml(out) == from_toml(from_and_back(capsys, written, out))
+
+
+def from_and_back(capsys: pytest.CaptureFixture[str], path: Path, text: str) -> str:
+    """What is shown of what was shown."""
+    path.write_text(text, encoding="utf-8")
+    return run(capsys, "show", path, "--toml")[1]
 
 
 @pytest.mark.parametrize("action", ["check", "show"])

@@ -3,8 +3,8 @@
     1 emergency   2 provider block   3 do-not-originate   4 caller-ID authorisation   5 limits (rate, sessions)
     6 identity    7 subscriber lists   8 analytics
 
-Rule 1 can not be configured away: it is always there and is asked first. Identity verification and analytics
-have their place in the order and no rule yet.
+Rule 1 can not be configured away: it is always there and is asked first. Analytics has its place in the order and no
+rule yet.
 """
 
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from agent.policy.policy import LimitSpec, Policy
 from agent.policy.rules.caller_id import CallerIdRule, Infractions
 from agent.policy.rules.do_not_originate import DoNotOriginateRule
 from agent.policy.rules.emergency import EmergencyRule
+from agent.policy.rules.identity import IdentityRule
 from agent.policy.rules.limits import LimitStage
 from agent.policy.rules.provider_block import ProviderBlockRule
 from agent.policy.rules.subscriber_list import SubscriberListRule
@@ -72,5 +73,9 @@ def build_rules(policy: Policy, state: RuleState) -> RuleSet:
         before.append(CallerIdRule(policy.caller_id, state.infractions))
     tables = state.tables(policy.limits)
     limits = LimitStage(policy.limits, tables, state.sessions) if policy.limits else None
-    after = (SubscriberListRule(policy.subscriber_lists),) if policy.subscriber_lists is not None else ()
-    return RuleSet(EmergencyRule(policy.emergency), tuple(before), limits, after)
+    after: list[Rule] = []
+    if policy.identity is not None:
+        after.append(IdentityRule(policy.identity))
+    if policy.subscriber_lists is not None:
+        after.append(SubscriberListRule(policy.subscriber_lists))
+    return RuleSet(EmergencyRule(policy.emergency), tuple(before), limits, tuple(after))
