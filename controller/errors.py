@@ -1,3 +1,4 @@
+# ruff: noqa: N818  (they are named for what is the matter, as gRPC statuses are)
 """What can go wrong in the controller, by whose fault it is. Services map each to one gRPC status.
 
 Knows no library. What a driver of a database or a file system raised is the `__cause__`; the text is for operators.
@@ -39,6 +40,14 @@ class Denied(ControllerError):
 
 class Unauthenticated(ControllerError):
     """Nobody that we know asks (UNAUTHENTICATED): a token or certificate that is none, used, expired or revoked."""
+
+
+class Busy(ControllerError):
+    """Too much at once; the same may be asked again after `retry_after` seconds (RESOURCE_EXHAUSTED)."""
+
+    def __init__(self, reason: str, retry_after: float) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
 
 
 class StaleEpoch(ControllerError):
