@@ -103,18 +103,25 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class Boot:
-    """One run of an agent's process as the controller saw it: when it first and last opened a session."""
+    """One run of an agent's process as the controller saw it: when it first and last opened a session.
+
+    `returns` is how often it came back after another one had been there.
+    """
 
     boot_id: str
     instance_uid: str
     address: str
     first_seen: float
     last_seen: float
+    returns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class HealthNote:
-    """The last that an agent said of itself. `counters` since the start of its process."""
+    """The last that an agent said of itself. `counters` since the start of its process.
+
+    `attempts` and `refusals` since `active_sha256` came into force there, as far as its session has heard.
+    """
 
     at: float
     active_generation: int = 0
@@ -124,6 +131,8 @@ class HealthNote:
     attempts_per_second: float = 0.0
     refused_share: float = 0.0
     clock_offset: float = 0.0
+    attempts: int = 0
+    refusals: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +166,14 @@ class Controller:
     address: str
     started_at: float
     last_seen: float
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """In which one controller leads. `epoch` fences the leaders before it; `since` is on the monotonic clock."""
+
+    epoch: int
+    since: float
 
 
 # --- policy and rollouts
@@ -241,7 +258,7 @@ class Rollout:
 
 
 class OfferPhase(IntEnum):
-    """Of one generation at one agent. OFFERED: it shall have it, and has not answered yet. Others as in the contract."""
+    """Of one generation at one agent. OFFERED: it shall have it, and has not answered. Others as in the contract."""
 
     OFFERED = 0
     RECEIVED = 1
