@@ -3,7 +3,7 @@
 set -euo pipefail
 
 missing=()
-for package in kamailio kamailio-python3-modules sip-tester; do
+for package in kamailio kamailio-python3-modules sip-tester postgresql; do
     dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q '^install ok installed' || missing+=("$package")
 done
 ((${#missing[@]})) || exit 0
