@@ -70,6 +70,7 @@ EXTENSIONS = [
         extension("_answer", "answer.c"),
         extension("_udp", "udp.c"),
         extension("_hook", "hook.c"),
+        extension("_crc32c", "crc32c.c"),
     )
     if all((ROOT / s).exists() for s in e.sources)
 ]
