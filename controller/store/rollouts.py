@@ -120,6 +120,20 @@ class Rollouts(Part):
         ).one_or_none()
         return offer_from(row) if row is not None else None
 
+    @reads
+    def waiting(self, tx: Connection) -> dict[str, Offer]:
+        """Offers to agents with a session at this controller that were not answered yet: the latest of each."""
+        offers, rollouts, sessions = tables.offers, tables.rollouts, tables.sessions
+        rows = tx.execute(
+            select(offers)
+            .join(rollouts, rollouts.c.generation == offers.c.generation)
+            .join(sessions, sessions.c.agent_id == offers.c.agent_id)
+            .where(sessions.c.controller_id == self._controller_id, rollouts.c.state.in_(_OFFERING))
+            .where(offers.c.phase == int(OfferPhase.OFFERED))
+            .order_by(offers.c.generation)
+        )
+        return {row.agent_id: offer_from(row) for row in rows}
+
     @writes(Topic.ROLLOUTS)
     def report(
         self, tx: Connection, agent_id: str, generation: int, phase: OfferPhase, problem: Problem | None, when: float

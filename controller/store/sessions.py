@@ -111,6 +111,13 @@ class Sessions(Part):
         return True
 
     @reads
+    def held(self, tx: Connection) -> dict[str, str]:
+        """The sessions of this controller: agent to session id. What is not here any more, another one has replaced."""
+        sessions = tables.sessions
+        which = select(sessions.c.agent_id, sessions.c.id).where(sessions.c.controller_id == self._controller_id)
+        return {row.agent_id: row.id for row in tx.execute(which)}
+
+    @reads
     def of_agent(self, tx: Connection, agent_id: str, when: float) -> Session | None:
         """The one that a living controller holds."""
         sessions, controllers = tables.sessions, tables.controllers
