@@ -1,6 +1,5 @@
 """Who may join and who may ask: enrolment tokens and operators. Secrets are here as hashes only."""
 
-import re
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -8,6 +7,7 @@ from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from controller.errors import Conflict, Invalid, NotFound
 from controller.model import Act, EnrolmentToken, Operator, PeerKind, Role, Topic
+from controller.names import name_fault
 from controller.store import tables
 from controller.store.audit import record
 from controller.store.certificates import revoke_certificates
@@ -23,8 +23,6 @@ NOTE_MAX: Final = 500
 
 KEPT_SECONDS: Final = 90 * 86_400.0
 """Seconds that a token is kept after its end, for people; the audit log keeps it for good."""
-
-_NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +91,8 @@ class Access(Part):
     def add_operator(self, tx: Connection, operator: Operator, secret: Secret, act: Act) -> None:
         """Raises Invalid; Conflict when the name is in use. One that was revoked or has expired may come back."""
         operators, when = tables.operators, operator.created_at
-        if not _NAME.fullmatch(operator.name):
-            raise Invalid("name", "must be 1 to 64 of a-z, 0-9, '.', '_' and '-', the first a letter or digit")
+        if fault := name_fault(operator.name):
+            raise Invalid("name", fault)
         row = tx.execute(select(operators).where(operators.c.name == operator.name)).one_or_none()
         if row is not None and row.revoked_at is None and row.expires_at > when:
             raise Conflict(f"there is an operator {operator.name}")

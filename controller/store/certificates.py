@@ -1,7 +1,7 @@
 """Certificates that the authority gave out, which of them are revoked, and what the authority itself is known by."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Final
 
 from sqlalchemy import Connection, delete, func, insert, select, update
@@ -41,8 +41,8 @@ class Standing:
 
     revoked_agents: frozenset[str] = frozenset()
     revoked_serials: frozenset[str] = frozenset()
-    logins: Mapping[str, Login] | None = None
-    roles: Mapping[str, Login] | None = None
+    logins: Mapping[str, Login] = field(default_factory=dict)
+    roles: Mapping[str, Login] = field(default_factory=dict)
 
 
 class Certificates(Part):
@@ -121,18 +121,36 @@ class Certificates(Part):
         found = tx.execute(known).scalar_one_or_none()
         return bytes(found) if found is not None else None
 
+    @reads
+    def known_authorities(self, tx: Connection) -> list[bytes]:
+        """All that ever issued for this fleet, latest first."""
+        known = tables.authorities
+        statement = select(known.c.certificate).order_by(known.c.created_at.desc(), known.c.name)
+        return [bytes(found) for found in tx.execute(statement).scalars()]
+
     @writes(Topic.ACCESS)
-    def artifact_keys(self, tx: Connection, key_id: str, public_key: bytes, when: float) -> dict[str, bytes]:
+    def add_artifact_key(self, tx: Connection, key_id: str, public_key: bytes, when: float) -> dict[str, bytes]:
         """Note a key that artifacts are signed with; all that ever were, by id."""
-        keys = tables.artifact_keys
         row = {"key_id": key_id, "public_key": public_key, "created_at": when}
-        upsert(tx, keys, [row], update=False)
-        return {row.key_id: bytes(row.public_key) for row in tx.execute(select(keys))}
+        upsert(tx, tables.artifact_keys, [row], update=False)
+        return _artifact_keys(tx)
+
+    @reads
+    def known_artifact_keys(self, tx: Connection) -> dict[str, bytes]:
+        """By id."""
+        return _artifact_keys(tx)
+
+
+def _artifact_keys(tx: Connection) -> dict[str, bytes]:
+    return {row.key_id: bytes(row.public_key) for row in tx.execute(select(tables.artifact_keys))}
 
 
 def note_certificate(tx: Connection, certificate: IssuedCertificate) -> None:
     """As Certificates.issue, within a transaction."""
     certificates = tables.certificates
+    if certificate.kind is PeerKind.CONTROLLER:  # whatever happens, a controller must be able to start
+        tx.execute(insert(certificates).values(asdict(certificate)))
+        return
     live = select(func.count()).where(
         certificates.c.kind == certificate.kind,
         certificates.c.name == certificate.name,

@@ -38,10 +38,10 @@ class Store:
     name: Final = "store"
 
     def __init__(self, settings: StoreSettings, controller_id: str, address: str) -> None:
-        self._controller_id = controller_id
-        self._address = address
+        self.controller_id = controller_id
+        self.address = address
         self._opened = False
-        self._problem = ""
+        self._when = 0.0
         self.leadership: Leadership
         self._engine: Engine
         if settings.postgresql:
@@ -72,7 +72,7 @@ class Store:
         self._when = when
         try:
             await asyncio.to_thread(self._open)
-            await self._engine.write(lambda tx: begin_controller(tx, self._controller_id, self._address, when))
+            await self._engine.write(lambda tx: begin_controller(tx, self.controller_id, self.address, when))
             await self.changes.start()
             await self.leadership.start()
         except BaseException:
@@ -90,7 +90,7 @@ class Store:
         await self.changes.stop()
         if self._opened:
             with contextlib.suppress(StoreError):  # it will be missed, and its sessions with it
-                await self._engine.write(lambda tx: end_controller(tx, self._controller_id))
+                await self._engine.write(lambda tx: end_controller(tx, self.controller_id))
         self._opened = False
         await asyncio.to_thread(self._engine.close)
 
@@ -103,7 +103,7 @@ class Store:
         return await self._engine.read(_leader)
 
     async def _begin_term(self) -> int:
-        return await self._engine.write(lambda tx: begin_term(tx, self._controller_id, self._address, self._when))
+        return await self._engine.write(lambda tx: begin_term(tx, self.controller_id, self.address, self._when))
 
     def health(self) -> tuple[bool, str]:
         """Whether it could be read when it was last looked at."""

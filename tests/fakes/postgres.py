@@ -44,32 +44,16 @@ class PostgresServer:
             if user is not None:
                 shutil.chown(self.folder, user)
             initdb = [
-                programs / "initdb",
+                str(programs / "initdb"),
                 "-D",
-                self._data,
-                "-A",
-                "trust",
-                "-E",
-                "UTF8",
-                "--locale=C",
-                "-U",
-                "postgres",
+                str(self._data),
+                *("-A", "trust", "-E", "UTF8", "--locale=C", "-U", "postgres"),
             ]
             subprocess.run(initdb, check=True, user=user, capture_output=True, cwd="/")
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 # A test run that is killed leaves no server behind.
-                [
-                    "setpriv",
-                    "--pdeathsig",
-                    "QUIT",
-                    programs / "postgres",
-                    "-D",
-                    self._data,
-                    "-k",
-                    self.folder,
-                    *self._options(),
-                ],
+                ["setpriv", "--pdeathsig", "QUIT", programs / "postgres", "-D", self._data, *self._options()],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -87,7 +71,12 @@ class PostgresServer:
                 time.sleep(0.02)
 
     def _options(self) -> list[str]:
-        options = ["listen_addresses=", "max_connections=200", "shared_buffers=32MB"]
+        options = [
+            f"unix_socket_directories={self.folder}",
+            "listen_addresses=",
+            "max_connections=200",
+            "shared_buffers=32MB",
+        ]
         if not self._durable:
             options += ["fsync=off", "synchronous_commit=off", "full_page_writes=off"]
         return [word for option in options for word in ("-c", option)]
