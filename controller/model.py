@@ -32,7 +32,7 @@ class PeerKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Who is at the other end of a connection, or behind a login token (then `serial` is "" and it never ends)."""
+    """Who is at the other end of a connection. `serial` is that of the certificate, or "login-ID" of the token."""
 
     kind: PeerKind
     name: str
@@ -105,7 +105,7 @@ class Session:
 class Boot:
     """One run of an agent's process as the controller saw it: when it first and last opened a session.
 
-    `returns` is how often it came back after another one had been there.
+    `returns` is how often it came back after another one had been there, lately; `returned_at` when it last did.
     """
 
     boot_id: str
@@ -114,6 +114,7 @@ class Boot:
     first_seen: float
     last_seen: float
     returns: int = 0
+    returned_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

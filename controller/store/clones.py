@@ -23,9 +23,10 @@ BOOTS_MAX: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """`returns` is to be noted with this boot; `banned` is the boot id that must go, "" none."""
+    """`returns` and `returned_at` are to be noted with this boot; `banned` is the boot id that must go, "" none."""
 
     returns: int
+    returned_at: float | None
     banned: str
 
 
@@ -34,10 +35,16 @@ def judge(boots: Sequence[Boot], boot_id: str, when: float) -> Judgement:
     own = next((boot for boot in boots if boot.boot_id == boot_id), None)
     others = [boot for boot in boots if boot.boot_id != boot_id]
     latest = max(others, key=lambda boot: boot.last_seen, default=None)
-    if own is None or latest is None or latest.last_seen <= own.last_seen:
-        return Judgement(own.returns if own else 0, "")
-    recent = sum(boot.returns for boot in boots if when - boot.last_seen < RETURNS_SECONDS)
-    if recent + 1 < RETURNS:
-        return Judgement(own.returns + 1, "")
+    if own is None:
+        return Judgement(0, None, "")
+    if latest is None or latest.last_seen <= own.last_seen:
+        return Judgement(own.returns, own.returned_at, "")
+    returns = _recent(own, when) + 1
+    if sum(_recent(boot, when) for boot in others) + returns < RETURNS:
+        return Judgement(returns, when, "")
     # The later one is the copy: what was there first is what its operator enrolled.
-    return Judgement(own.returns + 1, max(own, latest, key=lambda boot: boot.first_seen).boot_id)
+    return Judgement(returns, when, max(own, latest, key=lambda boot: boot.first_seen).boot_id)
+
+
+def _recent(boot: Boot, when: float) -> int:
+    return boot.returns if boot.returned_at is not None and when - boot.returned_at < RETURNS_SECONDS else 0

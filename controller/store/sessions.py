@@ -86,6 +86,7 @@ class Sessions(Part):
             "first_seen": when,
             "last_seen": when,
             "returns": found.returns,
+            "returned_at": found.returned_at,
             "banned": False,
         }
         upsert(tx, boots, [row], keep=("first_seen",))
@@ -191,4 +192,4 @@ def _session_to(session: Session) -> dict[str, Any]:
 
 
 def _boot_from(row: Row[Any]) -> Boot:
-    return Boot(row.boot_id, row.instance_uid, row.address, row.first_seen, row.last_seen, row.returns)
+    return Boot(row.boot_id, row.instance_uid, row.address, row.first_seen, row.last_seen, row.returns, row.returned_at)

@@ -97,6 +97,7 @@ boots = Table(
     _has("first_seen", Instant),
     _has("last_seen", Instant),
     _has("returns", Integer),
+    _may("returned_at", Instant),
     _has("banned", Boolean),
 )
 

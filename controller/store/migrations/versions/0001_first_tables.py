@@ -99,6 +99,7 @@ def _make_fleet() -> None:
         sa.Column("first_seen", sa.BigInteger(), nullable=False),
         sa.Column("last_seen", sa.BigInteger(), nullable=False),
         sa.Column("returns", sa.Integer(), nullable=False),
+        sa.Column("returned_at", sa.BigInteger(), nullable=True),
         sa.Column("banned", sa.Boolean(), nullable=False),
         sa.ForeignKeyConstraint(["agent_id"], ["agents.id"], name=op.f("fk_boots_agent_id_agents")),
         sa.PrimaryKeyConstraint("agent_id", "boot_id", name=op.f("pk_boots")),
