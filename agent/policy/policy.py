@@ -9,6 +9,7 @@ from agent.model import Answer, CallAttempt
 from agent.numbers.dno import DnoList
 from agent.numbers.patterns import NumberPatterns
 from agent.policy.counters import Rate
+from agent.policy.leases import Partition
 from agent.policy.trunks import AddressBook, Networks
 
 
@@ -110,7 +111,10 @@ class CallerIdSpec:
 
 @dataclass(frozen=True, slots=True)
 class LimitSpec:
-    """One limit. `rate` None: no rate limit; `sessions` 0: no session limit; `drop_above` inf: never drop."""
+    """One limit. `rate` None: no rate limit; `sessions` 0: no session limit; `drop_above` inf: never drop.
+
+    `fleet` None: the rate is this agent's alone.
+    """
 
     rule: RuleSpec
     name: str
@@ -122,6 +126,7 @@ class LimitSpec:
     sessions: int
     warn_at: float
     drop_above: float
+    fleet: Partition | None = None
 
 
 @dataclass(frozen=True, slots=True)
