@@ -50,6 +50,10 @@ class Busy(ControllerError):
         self.retry_after = retry_after
 
 
+class NoAnswer(ControllerError):
+    """Whoever was to answer did not, in the time that there was (DEADLINE_EXCEEDED)."""
+
+
 class StaleEpoch(ControllerError):
     """This controller has led, and another one does now (ABORTED)."""
 

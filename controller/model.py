@@ -121,7 +121,7 @@ class Boot:
 class HealthNote:
     """The last that an agent said of itself. `counters` since the start of its process.
 
-    `attempts` and `refusals` since `active_sha256` came into force there, as far as its session has heard.
+    `attempts` and `refusals` since `active_generation` came into force there, as far as its session has heard.
     """
 
     at: float

@@ -21,7 +21,7 @@ class HealthReader:
         self._rated_at: float | None = None
         self._attempts = self._refusals = 0  # since then
         self._rate = self._share = 0.0
-        self._under: bytes | None = None  # the policy that the sums are about
+        self._under: tuple[int, bytes] | None = None  # the generation that the sums are about
         self._sums = (0, 0)
 
     def read(self, report: HealthReport, now: float, when: float) -> HealthNote:
@@ -42,9 +42,10 @@ class HealthReader:
         )
 
     def _sum(self, report: HealthReport) -> None:
-        """Under the policy in force. The report in which it changed, or which is the first, is of more than one."""
-        if report.active_sha256 != self._under:
-            self._under, self._sums = report.active_sha256, (0, 0)
+        """Under what is in force. The report in which it changed, or which is the first, is of more than that."""
+        under = (report.active_generation, report.active_sha256)  # with other lists the same policy decides otherwise
+        if under != self._under:
+            self._under, self._sums = under, (0, 0)
         else:
             self._sums = (self._sums[0] + report.attempts, self._sums[1] + report.refusals)
 

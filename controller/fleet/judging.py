@@ -93,16 +93,16 @@ class Judgement:
     ailing: Mapping[str, str]
 
 
-def judge(members: Sequence[Member], rollout: Rollout, sha256: bytes, now: float) -> Judgement:
-    """Look at everybody who was offered the generation with this hash."""
-    plan, memory = rollout.plan, rollout.memory
+def judge(members: Sequence[Member], rollout: Rollout, now: float) -> Judgement:
+    """Look at everybody who was offered the generation of this rollout."""
+    plan, memory, generation = rollout.plan, rollout.memory, rollout.generation
     # Who refused it in an earlier rollout of the same generation is not asked again, and does not halt this one.
     rejections = [f"{m.id} {_said(m)}" for m in members if m.refused and m.updated_at >= rollout.started_at]
     if rejections:
         return Judgement(_some(rejections), {})
-    ailing = {m.id: why for m in members if (why := _ails(m, plan, sha256, memory, now))}
+    ailing = {m.id: why for m in members if (why := _ails(m, rollout, now))}
     had = sum(1 for m in members if m.taken)
-    under = [(m.health, before_from(memory, m.id)) for m in members if m.health is not None and _decides(m, sha256)]
+    under = [(m.health, before_from(memory, m.id)) for m in members if m.health is not None and _decides(m, generation)]
     together = _risen(under, plan)
     if together:
         return Judgement(f"refused share of all who have it: {together}", ailing)
@@ -111,18 +111,19 @@ def judge(members: Sequence[Member], rollout: Rollout, sha256: bytes, now: float
     return Judgement("", ailing)
 
 
-def is_proven(member: Member, sha256: bytes) -> bool:
+def is_proven(member: Member, generation: int) -> bool:
     """It has confirmed, and has said how it does since."""
-    return member.phase is OfferPhase.CONFIRMED and _decides(member, sha256)
+    return member.phase is OfferPhase.CONFIRMED and _decides(member, generation)
 
 
-def _decides(member: Member, sha256: bytes) -> bool:
+def _decides(member: Member, generation: int) -> bool:
     """It has said of itself that it decides by this."""
-    return member.taken and member.health is not None and member.health.active_sha256 == sha256
+    return member.taken and member.health is not None and member.health.active_generation == generation
 
 
-def _ails(member: Member, plan: RolloutPlan, sha256: bytes, memory: Mapping[str, Any], now: float) -> str:
+def _ails(member: Member, rollout: Rollout, now: float) -> str:
     """Why this one is worse than before; "" it is not."""
+    plan, memory, generation = rollout.plan, rollout.memory, rollout.generation
     if not member.connected:
         gone = now - memory.get("gone", {}).get(member.id, now)
         return f"has been gone for {gone:.0f} s since it took the offer" if gone > LOST_SECONDS else ""
@@ -130,11 +131,11 @@ def _ails(member: Member, plan: RolloutPlan, sha256: bytes, memory: Mapping[str,
         return ""
     waited = now - member.updated_at
     if member.phase is OfferPhase.CONFIRMED:
-        if not _decides(member, sha256) and waited > PROOF_SECONDS:
+        if not _decides(member, generation) and waited > PROOF_SECONDS:
             return "has confirmed it, and says that it decides by something else"
     elif member.phase is not None and waited > PATIENCE_SECONDS + plan.soak:
         return f"has been at {member.phase.word} for {waited:.0f} s"
-    if member.health is None or not _decides(member, sha256):
+    if member.health is None or not _decides(member, generation):
         return ""
     before = before_from(memory, member.id)
     new = [part for part in sorted(member.health.trouble) if part not in before.trouble]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from controller.errors import ControllerError
-from controller.model import OfferPhase, Problem
+from controller.model import Artifact, OfferPhase, Problem
 
 POLICY: Final = "policy.v1"
 """Capability of agents that take offers. Without it none is made: capabilities are never inferred from a version."""
@@ -76,12 +76,12 @@ class Welcome:
 
 @dataclass(frozen=True, slots=True)
 class Offering:
-    """A generation as it goes to agents. `manifests` are serialised, with their signatures."""
+    """A generation as it goes to agents, with the lists that it needs."""
 
     generation: int
     sha256: bytes
     document: bytes
-    manifests: tuple[bytes, ...]
+    artifacts: tuple[Artifact, ...]
     soak: float
 
 

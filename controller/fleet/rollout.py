@@ -33,7 +33,6 @@ class Case:
     """
 
     rollout: Rollout
-    sha256: bytes
     way_back: bool = False
     returning: bool = False
 
@@ -52,7 +51,7 @@ def advance(case: Case, fleet: Sequence[Member], now: float) -> Decision:
     if rollout.state is not RolloutState.RUNNING:
         return Decision(case.rollout)
     members = [m for m in fleet if m.phase is not None]
-    judgement = judge(members, rollout, case.sha256, now)
+    judgement = judge(members, rollout, now)
     if case.returning:
         judgement = Judgement("", judgement.ailing)
     if judgement.fault:
@@ -129,7 +128,9 @@ def _is_awaited(member: Member, ailing: Mapping[str, str], case: Case) -> bool:
         return False
     if not member.connected:
         return member.taken and member.phase is not OfferPhase.CONFIRMED
-    return member.phase is not OfferPhase.CONFIRMED if case.returning else not is_proven(member, case.sha256)
+    return (
+        member.phase is not OfferPhase.CONFIRMED if case.returning else not is_proven(member, case.rollout.generation)
+    )
 
 
 def _nobody_can(fleet: Sequence[Member]) -> bool:

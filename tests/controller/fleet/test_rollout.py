@@ -12,7 +12,7 @@ from controller.fleet.judging import LOST_SECONDS, PATIENCE_SECONDS, Member
 from controller.fleet.rollout import AT_ONCE, DEFAULT_PLAN, Case, advance
 from controller.model import FieldViolation, HealthNote, OfferPhase, Problem, Rollout, RolloutPlan, RolloutState
 
-OLD, NEW = b"old" * 8, b"new" * 8
+OLD, NEW = 7, 8
 START = 1_800_000_000.0
 
 
@@ -22,8 +22,8 @@ class Fleet:
     def __init__(self, size: int, plan: RolloutPlan = DEFAULT_PLAN, *, returning: bool = False) -> None:
         self.now = START
         self.agents = {f"a{n:03}": Member(f"a{n:03}", connected=True, health=_health()) for n in range(size)}
-        rollout = Rollout(8, RolloutState.RUNNING, plan, START, step_started_at=START)
-        self.case = Case(rollout, NEW, way_back=True, returning=returning)
+        rollout = Rollout(NEW, RolloutState.RUNNING, plan, START, step_started_at=START)
+        self.case = Case(rollout, way_back=True, returning=returning)
         self.offered: list[set[str]] = []
 
     def think(self, after: float = 1.0) -> set[str]:
@@ -46,7 +46,7 @@ class Fleet:
     def confirms(self, *names: str, **health: Any) -> None:
         for name in names:
             self.says(name, OfferPhase.CONFIRMED)
-            self.is_like(name, **{"active_generation": 8, "active_sha256": NEW, "attempts": 0, "refusals": 0, **health})
+            self.is_like(name, **{"active_generation": NEW, "attempts": 0, "refusals": 0, **health})
 
     def leaves(self, name: str) -> None:
         self.agents[name] = replace(self.agents[name], connected=False)
@@ -64,9 +64,7 @@ class Fleet:
 
 
 def _health(**changes: Any) -> HealthNote:
-    return HealthNote(
-        START, **{"active_generation": 7, "active_sha256": OLD, "attempts": 1000, "refusals": 20, **changes}
-    )
+    return HealthNote(START, **{"active_generation": OLD, "attempts": 1000, "refusals": 20, **changes})
 
 
 def test_a_generation_goes_to_one_then_to_a_tenth_then_to_all() -> None:
@@ -112,7 +110,7 @@ def test_confirmed_is_not_believed_before_its_health_is_heard_of() -> None:
     fleet.think()
     fleet.says("a000", OfferPhase.CONFIRMED)
     assert fleet.think() == set()
-    fleet.is_like("a000", active_sha256=NEW, attempts=0, refusals=0)
+    fleet.is_like("a000", active_generation=NEW, attempts=0, refusals=0)
     assert fleet.think() == {"a001"}
 
 
@@ -150,10 +148,10 @@ def test_a_sudden_rise_of_refusals_at_the_canary_rolls_back() -> None:
     fleet = Fleet(20)
     (canary,) = fleet.think()
     fleet.says(canary, OfferPhase.APPLIED)
-    fleet.is_like(canary, active_sha256=NEW, attempts=19, refusals=19)
+    fleet.is_like(canary, active_generation=NEW, attempts=19, refusals=19)
     fleet.think()
     assert fleet.state == "running"  # nineteen attempts say nothing yet
-    fleet.is_like(canary, active_sha256=NEW, attempts=40, refusals=40)
+    fleet.is_like(canary, active_generation=NEW, attempts=40, refusals=40)
     fleet.think()
     assert fleet.state == "rolled-back"
     assert "0.02 before, 1.00 of 40 attempts now" in fleet.why
@@ -184,7 +182,7 @@ def test_many_small_rises_make_one_that_halts() -> None:
     tenth = fleet.think()
     for name in tenth:
         fleet.says(name, OfferPhase.APPLIED)
-        fleet.is_like(name, active_sha256=NEW, attempts=8, refusals=8)  # each alone says nothing
+        fleet.is_like(name, active_generation=NEW, attempts=8, refusals=8)  # each alone says nothing
     fleet.think()
     assert fleet.state == "rolled-back"
     assert fleet.why.startswith("refused share of all who have it")

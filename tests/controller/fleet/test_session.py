@@ -211,9 +211,9 @@ def test_refusals_are_summed_under_one_policy_and_the_report_of_the_change_count
         session.receive(health(sha256=b"old", attempts=10, refusals=1), 1.0, WHEN)
     note = the_note(session.receive(health(sha256=b"old", attempts=10, refusals=1), 1.0, WHEN))
     assert (note.attempts, note.refusals) == (20, 2)
-    note = the_note(session.receive(health(sha256=b"new", attempts=10, refusals=5), 2.0, WHEN))
+    note = the_note(session.receive(health(active_generation=9, attempts=10, refusals=5), 2.0, WHEN))
     assert (note.attempts, note.refusals) == (0, 0)
-    note = the_note(session.receive(health(sha256=b"new", attempts=10, refusals=10), 3.0, WHEN))
+    note = the_note(session.receive(health(active_generation=9, attempts=10, refusals=10), 3.0, WHEN))
     assert (note.attempts, note.refusals) == (10, 10)
 
 
@@ -221,7 +221,7 @@ def test_an_agent_that_decides_by_something_else_is_offered_the_right_one_again_
     session = a_session()
     session.want(EIGHT, OfferPhase.OFFERED)
     session.receive(report(OfferPhase.CONFIRMED), 1.0, WHEN)
-    assert len(session.receive(health(sha256=EIGHT.sha256), 2.0, WHEN)) == 1
+    assert len(session.receive(health(sha256=EIGHT.sha256, active_generation=8), 2.0, WHEN)) == 1
     assert len(session.receive(health(sha256=b"x"), 3.0, WHEN)) == 1
     note, drifted, offer = session.receive(health(sha256=b"x"), 4.0, WHEN)
     assert drifted == Drifted(8, 0)
@@ -229,7 +229,7 @@ def test_an_agent_that_decides_by_something_else_is_offered_the_right_one_again_
     assert "generation" in the_note([note]).trouble
     assert len(session.receive(health(sha256=b"x"), 5.0, WHEN)) == 1
     assert session.receive(health(sha256=b"x"), 305.0, WHEN)[-1] == Send(EIGHT)
-    note = the_note(session.receive(health(sha256=EIGHT.sha256), 306.0, WHEN))
+    note = the_note(session.receive(health(sha256=EIGHT.sha256, active_generation=8), 306.0, WHEN))
     assert note.trouble == {}
 
 
