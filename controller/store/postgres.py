@@ -19,7 +19,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import NullPool, QueuePool
 
 from agent.model import ConfigError
-from controller.errors import StoreDamaged, StoreError, StoreFull, StoreUnavailable
+from controller.errors import Conflict, ControllerError, StoreDamaged, StoreFull, StoreUnavailable
 from controller.store.engine import Work
 
 T = TypeVar("T")
@@ -186,8 +186,10 @@ def translated() -> Iterator[None]:
         raise StoreUnavailable("no connection to PostgreSQL became free in time") from error
 
 
-def _fault(error: DBAPIError) -> StoreError:
+def _fault(error: DBAPIError) -> ControllerError:
     text = " ".join(str(error.orig).split())
+    if _is_of(error, (pg.IntegrityError,)):
+        return Conflict(f"what is stored already forbids it ({text})")
     if _is_of(error, (pg.DiskFull,)):
         return StoreFull(f"the disk of PostgreSQL is full: {text}")
     if _is_of(error, _DAMAGED):

@@ -64,9 +64,6 @@ class Records(Part):
         for advance in advances:
             if not 0 <= advance.expected < advance.through <= SEQUENCE_MAX:
                 raise Invalid("advance", f"from {advance.expected} to {advance.through} is none")
-        _check_new(tx, [file.path for file in files])
-        if files:
-            tx.execute(insert(tables.files), [asdict(file) for file in files])
         # In one order for all, so that two who commit for the same agents do not wait for each other.
         moved = [
             _moved(tx, advance)
@@ -75,6 +72,7 @@ class Records(Part):
         ]
         if moved:
             raise WatermarkMoved(moved)
+        _add_files(tx, files)
         _note_dropped(tx, dropped)
         if during is not None:
             during(tx)
@@ -107,9 +105,7 @@ class Records(Part):
             gone += tx.execute(delete(files).where(files.c.path.in_(some))).rowcount
         if gone != len(set(old)):
             raise Conflict("some of the files have been replaced already")
-        _check_new(tx, [file.path for file in new])
-        if new:
-            tx.execute(insert(files), [asdict(file) for file in new])
+        _add_files(tx, new)
 
     @reads
     def dropped(self, tx: Connection, agent_id: str = "", limit: int = 1000) -> list[DroppedRange]:
@@ -121,11 +117,13 @@ class Records(Part):
         return [DroppedRange(**row) for row in tx.execute(statement).mappings()]
 
 
-def _check_new(tx: Connection, paths: Sequence[str]) -> None:
-    files = tables.files
+def _add_files(tx: Connection, new: Sequence[ArchivedFile]) -> None:
+    files, paths = tables.files, [file.path for file in new]
     for some in (paths[i : i + PATHS_IN] for i in range(0, len(paths), PATHS_IN)):
         if known := tx.execute(select(files.c.path).where(files.c.path.in_(some)).limit(1)).scalar_one_or_none():
             raise Conflict(f"{known} is there already")
+    if new:
+        tx.execute(insert(files), [asdict(file) for file in new])
 
 
 def _which(agent_id: str, spool_epoch: int) -> Any:

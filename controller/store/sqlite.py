@@ -23,7 +23,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool, StaticPool
 
-from controller.errors import StoreBusy, StoreDamaged, StoreError, StoreFull, StoreUnavailable
+from controller.errors import Conflict, ControllerError, StoreBusy, StoreDamaged, StoreFull, StoreUnavailable
 from controller.store.engine import Work
 
 T = TypeVar("T")
@@ -264,8 +264,10 @@ def _translated(path: Path) -> Iterator[None]:
         raise _fault(path, error) from error
 
 
-def _fault(path: Path, error: BaseException | None) -> StoreError:
+def _fault(path: Path, error: BaseException | None) -> ControllerError:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_CONSTRAINT:
+        return Conflict(f"what is stored already forbids it ({error})")
     if code in _NOT_A_DATABASE:
         return _damaged(path, str(error))
     if code == sqlite3.SQLITE_FULL:
