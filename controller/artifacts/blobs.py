@@ -33,7 +33,7 @@ class Blobs:
     """Construction does nothing."""
 
     def __init__(self, settings: ArtifactSettings) -> None:
-        self._url = settings.directory
+        self._url = settings.url or str(settings.directory.absolute())
         self._system: Any = None
         self._root = ""
 

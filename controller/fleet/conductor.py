@@ -154,7 +154,7 @@ class Conductor:
             return
         why = (await self._store.rollouts.get(bad.info.generation)).why
         comment = f"back from generation {bad.info.generation}: {why}"[:1000]
-        policy = await self._publisher.roll_back(settled, comment, None, self._act, expected=bad.info.generation)
+        policy = await self._publisher.take_back(settled, comment, self._act, expected=bad.info.generation)
         self._log.error("the fleet is taken back", generation=policy.info.generation, content_of=settled, why=why)
 
     async def _settle(self, settled: int, agents: list[Agent], term: Term, now: float) -> None:

@@ -17,10 +17,13 @@ from agent.numbers.listfile import encode, read_list
 from agent.policy.compile import compile_policy
 from agent.policy.document import from_toml, to_toml
 from agent.policy.effective import with_defaults
+from controller.artifacts.signing import signing
+from controller.authority.signer import ArtifactSigner
 from controller.errors import Conflict, Invalid, NotFound
 from controller.fleet.rollout import AT_ONCE, DEFAULT_PLAN
 from controller.model import Act, ArtifactKey, Policy, PolicyDraft, RolloutPlan, RolloutState
 from controller.store import Store
+from controller.store.artifacts import ArtifactDraft
 from sbcedge.policy.v1 import policy_pb2 as pb
 
 TOML_MAX: Final = 900_000
@@ -31,6 +34,8 @@ COMMENT_MAX: Final = 1000
 STEPS_MAX: Final = 20
 SOAK_MAX: Final = 86_400.0
 DNO: Final = "dno"
+ALL_AT_ONCE: Final = RolloutPlan(AT_ONCE, DEFAULT_PLAN.soak, DEFAULT_PLAN.refusal_rise)
+
 SETTLED_LOOKS: Final = (10, 1000)
 """Generations that are looked through for the one that was rolled out last; it is hardly ever far away."""
 
@@ -49,8 +54,9 @@ class Checked:
 class Publisher:
     """Of one controller. `clock` is epoch seconds."""
 
-    def __init__(self, store: Store, clock: Callable[[], float]) -> None:
+    def __init__(self, store: Store, signer: Callable[[], ArtifactSigner], clock: Callable[[], float]) -> None:
         self._store = store
+        self._signer = signer
         self._clock = clock
         self._stand_in: DnoList | None = None
 
@@ -104,15 +110,44 @@ class Publisher:
     async def roll_back(
         self, generation: int, comment: str, plan: RolloutPlan | None, act: Callable[..., Act], expected: int = 0
     ) -> Policy:
-        """A new generation with the content of an old one, for everybody at once unless there is a plan.
+        """A new generation with the rules of an old one and the lists of today, for all at once unless there is a plan.
 
         Raises NotFound, Invalid, Conflict, StoreError.
         """
         _check_comment(comment)
         old = await self._store.policies.get(generation)
-        plan = plan or RolloutPlan(AT_ONCE, DEFAULT_PLAN.soak, DEFAULT_PLAN.refusal_rise)
+        artifacts = tuple([(await self._store.artifacts.latest(k.kind, k.name)).key for k in old.info.artifacts])
         done = act("policy.roll-back", to=generation, comment=comment)
-        return await self._again(old, old.info.artifacts, comment, plan, done, expected, back_to=generation)
+        return await self._again(old, artifacts, comment, plan or ALL_AT_ONCE, done, expected, back_to=generation)
+
+    async def take_back(self, generation: int, comment: str, act: Callable[..., Act], expected: int) -> Policy:
+        """The same after a rollout went wrong: with the lists of then, for one of these may be what is wrong.
+
+        Agents take no list of a lower generation than they had, so an old one becomes the newest.
+        """
+        old = await self._store.policies.get(generation)
+        artifacts = tuple([await self._as_then(key, act) for key in old.info.artifacts])
+        done = act("policy.take-back", to=generation)
+        return await self._again(old, artifacts, comment, ALL_AT_ONCE, done, expected, back_to=generation)
+
+    async def _as_then(self, key: ArtifactKey, act: Callable[..., Act]) -> ArtifactKey:
+        old, latest = await self._store.artifacts.get(key), await self._store.artifacts.latest(key.kind, key.name)
+        if latest.sha256 == old.sha256:
+            return latest.key
+        draft = ArtifactDraft(
+            kind=key.kind,
+            name=key.name,
+            sha256=old.sha256,
+            size=old.size,
+            format_version=old.format_version,
+            not_after=old.not_after,
+            location=old.location,
+            author=old.author,
+            counts=dict(old.counts),
+        )
+        done = act("list.take-back", to=key.generation)
+        added = await self._store.artifacts.add(draft, signing(draft, self._signer()), self._clock(), done)
+        return added.key
 
     async def settled(self) -> int:
         """The last generation that was rolled out to the end; 0: none yet."""
