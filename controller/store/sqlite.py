@@ -9,6 +9,7 @@ process closes a descriptor of that file.
 import asyncio
 import contextlib
 import fcntl
+import json
 import os
 import queue
 import sqlite3
@@ -262,6 +263,8 @@ def _translated(path: Path) -> Iterator[None]:
         raise _fault(path, error.orig) from error
     except sqlite3.Error as error:  # while a connection is made
         raise _fault(path, error) from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:  # SQLite has no checksums: bytes just change
+        raise _damaged(path, str(error)) from error
 
 
 def _fault(path: Path, error: BaseException | None) -> ControllerError:
