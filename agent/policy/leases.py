@@ -25,8 +25,18 @@ FORESEEN_MAX: Final = 256
 FORGET_AFTER: Final = 600.0
 # A fifth of a billion attempts: what rounding may take from a token.
 ROUNDING: Final = 1e-9
-# What is left of an earlier second's demand in the next: calls that come in clumps keep their share for a while.
-DECAY: Final = 0.7
+# What is left of an earlier second's demand in the next, so that calls that come in clumps keep their share for a
+# while: half. Of many calls less, since it is no chance then that none come.
+DECAY: Final = 0.5
+MANY: Final = 10.0
+# Demand is measured over windows of a second; what a younger one says is smoothed by so many seconds.
+WINDOW: Final = 1.0
+WINDOW_MIN: Final = 0.5
+# So many times the demand that was last told, and so many attempts more, within a window: it must be told at once.
+SURGE: Final = 2.0
+SURGE_MIN: Final = 5.0
+# A share that falls by more than this is confirmed at once, so that others get it.
+FALL: Final = 0.9
 # Attempts per second below which it is none.
 DEMAND_MIN: Final = 0.01
 
@@ -84,7 +94,7 @@ class Demand:
 class Share:
     """One key: its tokens, and by what lease it gets more."""
 
-    __slots__ = ("_at", "_attempts", "_lease", "_tokens", "demand", "last_attempt", "leased", "safe")
+    __slots__ = ("_at", "_attempts", "_lease", "_surge", "_tokens", "demand", "last_attempt", "leased", "safe")
 
     def __init__(self, safe: Safe, now: float, *, leased: bool) -> None:
         self.leased = leased  # ever, by this process or one before it
@@ -94,7 +104,8 @@ class Share:
         self._lease = Lease(0.0, 0.0, -inf, safe)
         self._tokens = 0.0
         self._at = now
-        self._attempts = 0
+        self._attempts = 0  # of the running window
+        self._surge = SURGE_MIN
 
     @property
     def lease(self) -> Lease:
@@ -132,16 +143,24 @@ class Share:
             self._lease = Lease(lease.rate, lease.burst, now, lease.safe)
             self._tokens = min(self._tokens, self._burst(now))
 
+    def surges(self) -> bool:
+        """Whether far more calls come than was told; true once in a window."""
+        if self._attempts <= self._surge:
+            return False
+        self._surge = inf
+        return True
+
     def measure(self, seconds: float) -> float:
-        """The demand, attempts per second; `seconds` have gone by since this was asked last.
+        """The demand, attempts per second, `seconds` after the running window began. One that is full ends.
 
         It rises at once and falls slowly: too high a share costs others little, too low a one refuses calls.
         """
-        seen = self._attempts / seconds
-        self._attempts = 0
-        self.demand = max(seen, self.demand * DECAY**seconds)
-        if self.demand < DEMAND_MIN:
-            self.demand = 0.0
+        demand = max(self._attempts / max(seconds, WINDOW_MIN), self.demand)
+        if seconds >= WINDOW:
+            demand = max(self._attempts / seconds, self.demand * DECAY ** (seconds * (1 + self.demand / MANY)))
+            self._attempts = 0
+        self.demand = demand if demand >= DEMAND_MIN else 0.0
+        self._surge = max(self._attempts, SURGE * self.demand * WINDOW + SURGE_MIN)
         return self.demand
 
     def current(self, now: float) -> tuple[float, float]:
@@ -150,6 +169,12 @@ class Share:
         if now < lease.until or (self.safe.partition is Partition.HOLD and lease.until > -inf):
             return lease.rate, lease.burst
         return self.safe.rate, self.safe.burst
+
+    def fallback(self, now: float) -> Safe:
+        """What it would fall to if it heard nothing from now on."""
+        if self.safe.partition is Partition.HOLD:
+            return Safe(*self.current(now), Partition.HOLD)
+        return self.safe
 
     def _burst(self, now: float) -> float:
         return self.current(now)[1]
@@ -174,13 +199,13 @@ class LeaseBook:
     def __init__(self) -> None:
         self.attached = False
         self.overflows = 0  # attempts of keys for which there was no room
-        # Told when a key is hit that has no lease: so that it is asked for at once, and not with the next round.
-        self.on_new: Callable[[], None] = lambda: None
+        # Told when the controller should be asked at once: for a key that has no lease, or far more calls than before.
+        self.on_need: Callable[[], None] = lambda: None
         self._limits: Mapping[str, FleetRate] = {}
         self._foreseen: frozenset[Key] = frozenset()
         self._shares: dict[Key, Share] = {}
         self._kept: dict[Key, Safe] = {}
-        self._measured_at: float | None = None
+        self._window_at: float | None = None
 
     def __len__(self) -> int:
         return len(self._shares)
@@ -196,7 +221,7 @@ class LeaseBook:
         self._foreseen = frozenset(foreseen)
         self._shares = {key: share for key, share in self._shares.items() if key[0] in limits}
         if self._foreseen - self._shares.keys():
-            self.on_new()
+            self.on_need()
 
     def restore(self, kept: Mapping[Key, Safe]) -> None:
         """What a process before this one fell to. It holds for keys that are hit before their first lease."""
@@ -212,15 +237,18 @@ class LeaseBook:
             if share is None:
                 self.overflows += 1
                 return None
-            self.on_new()
+            self.on_need()
         conforms = share.hit(now)
+        if share.surges():
+            self.on_need()
         return (share, conforms) if share.governs(now) else None
 
     def demands(self, now: float) -> list[Demand]:
         """What is wanted now, of every key that has a share or should; what was idle for long is given back."""
-        for key in self._foreseen:
+        for key in (*self._foreseen, *self._kept):
             if key not in self._shares and key[0] in self._limits:
                 self._open(key, now)
+        self._kept.clear()  # what is not asked for now is given away to others
         idle = [
             key
             for key, share in self._shares.items()
@@ -228,10 +256,13 @@ class LeaseBook:
         ]
         for key in idle:
             del self._shares[key]
-        seconds = 1.0 if self._measured_at is None else max(0.05, now - self._measured_at)
-        self._measured_at = now
+        if self._window_at is None:
+            self._window_at = now - WINDOW
+        seconds = now - self._window_at
+        if seconds >= WINDOW:
+            self._window_at = now
         return [
-            Demand(*key, share.measure(seconds), self._limits[key[0]], share.safe)
+            Demand(*key, share.measure(seconds), self._limits[key[0]], share.fallback(now))
             for key, share in self._shares.items()
         ]
 
@@ -240,8 +271,9 @@ class LeaseBook:
         share = self._shares.get(key)
         if share is None:
             return False
+        if lease.rate < FALL * share.current(now)[0]:
+            self.on_need()
         share.give(lease, now)
-        self._kept.pop(key, None)
         return True
 
     def end_all(self, now: float) -> None:
