@@ -216,6 +216,7 @@ class LiveSessions:
                 await self._enter(live, effect.hello)
             elif isinstance(effect, Tell):
                 live.untold[effect.report.generation] = effect.report
+                await self._note_now(live)
                 await self._tell(live)
             else:
                 self._perform_now(live, [effect])
@@ -316,6 +317,16 @@ class LiveSessions:
             self._log.error("two machines have one identity; the later one is banned", agent=live.agent_id)
             error = Denied(f"{live.agent_id}: this machine is a copy of another one; enrol it by a token of its own")
         self._perform_now(live, live.session.end(error, BACK_LATER, "another session of this agent has begun"))
+
+    async def _note_now(self, live: _Live) -> None:
+        """What it said of its health before it spoke of an offer counts when a rollout looks at that."""
+        note = self._notes.pop(live.agent_id, None)
+        if note is None:
+            return
+        try:
+            await self._store.agents.observe({live.agent_id: note}, self._clock())
+        except StoreError:
+            self._notes.setdefault(live.agent_id, note)
 
     async def _tell(self, live: _Live) -> None:
         """Write what the agent said of its offers; what the store does not take now is tried again."""
