@@ -34,14 +34,16 @@ def find(directory: Path, name: str) -> Path:
 def load(path: Path) -> Key | None:
     """The key in this file; None: there is no file. Raises ConfigError naming the file."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            _check_mode(path, os.fstat(descriptor))
+            pem = os.read(descriptor, KEY_BYTES_MAX + 1)
+        finally:
+            os.close(descriptor)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise ConfigError(str(path), f"cannot be read: {error.strerror}") from None
-    with open(descriptor, "rb") as file:  # noqa: PTH123  (a descriptor, not a path)
-        _check_mode(path, os.fstat(descriptor))
-        pem = file.read(KEY_BYTES_MAX + 1)
     if len(pem) > KEY_BYTES_MAX:
         raise ConfigError(str(path), "is too large for a private key")
     return read(path, pem)

@@ -62,6 +62,7 @@ def save_certificate(settings: AuthoritySettings, der: bytes) -> None:
     path = settings.directory / "ca.crt"
     pem = x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM)
     try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not path.exists() or path.read_bytes() != pem:
             replace_file(path, [pem])
     except OSError as error:

@@ -17,7 +17,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from controller.authority import Authority, AuthoritySettings, Credentials, EnrolmentRequest
 from controller.errors import Busy, Conflict, ControllerError, Denied, Invalid, NotFound, Unauthenticated
-from controller.model import Act, Peer, PeerKind, Role
+from controller.model import Act, PeerKind, Role
 from controller.store import Store, StoreSettings
 from tests.controller.stores import HOUR, JANE, WHEN, opened, uid
 from tests.fakes.waiting import until
@@ -534,7 +534,3 @@ def test_health_says_how_long_the_authority_is_good(sqlite_settings: StoreSettin
             await authority.server_identity([], WHEN + 3651 * 24 * HOUR)
 
     with_authority(sqlite_settings, tmp_path, work)
-
-
-def test_a_peer_of_a_login_is_told_from_one_of_a_certificate() -> None:
-    assert Peer(PeerKind.OPERATOR, "joe", Role.VIEWER, "login-0", 1.0) != Peer(PeerKind.OPERATOR, "joe", Role.VIEWER)

@@ -10,7 +10,7 @@ from controller.model import Advance, HealthNote, OfferPhase, Topic
 from controller.store import Store, StoreSettings
 from controller.store.agents import COUNTERS_MAX, TROUBLE_MAX
 from controller.store.clones import RETURNS, RETURNS_SECONDS
-from tests.controller.stores import JANE, PLAN, WHEN, draft, enrol, opened, session, uid, with_store
+from tests.controller.stores import JANE, PLAN, WHEN, draft, enrol, opened, session, with_store
 
 NOTE = HealthNote(
     at=WHEN,
@@ -221,7 +221,3 @@ def test_another_controller_hears_of_a_change_within_a_second(postgres_settings:
             assert changed[Topic.POLICIES] > seen[Topic.POLICIES]
 
     asyncio.run(main())
-
-
-def test_instance_uids_are_what_tests_take_them_for() -> None:
-    assert uid(1) != uid(2)
