@@ -72,6 +72,9 @@ def _go_on(case: Case, fleet: Sequence[Member], ailing: Mapping[str, str], now: 
         waiting = [m.id for m in fleet if _is_awaited(m, ailing, case)]
         if waiting:
             return Decision(replace(rollout, why=_waiting(rollout, waiting)))
+        if not case.returning and now < rollout.memory.get("assigned_at", 0.0) + rollout.plan.soak:
+            # Agents soak by themselves, and confirm then; a step is no shorter because one of them did not.
+            return Decision(replace(rollout, why=f"{_step(rollout)}: all confirmed, soaking"))
         last = rollout.step == len(rollout.plan.steps) - 1
         if not any(m.phase is OfferPhase.CONFIRMED for m in fleet) and not (last and _nobody_can(fleet)):
             return Decision(replace(rollout, why="waiting for an agent to connect"))
@@ -84,7 +87,8 @@ def _assign(rollout: Rollout, agents: Sequence[Member], now: float) -> Decision:
     before = dict(rollout.memory.get("before", {}))
     before.update((m.id, before_to(before_of(m.health))) for m in agents)
     names = tuple(m.id for m in agents)
-    assigned = replace(rollout, memory={**rollout.memory, "before": before}, why=_waiting(rollout, names))
+    memory = {**rollout.memory, "before": before, "assigned_at": now}
+    assigned = replace(rollout, memory=memory, why=_waiting(rollout, names))
     return Decision(replace(assigned, step_started_at=rollout.step_started_at or now), names)
 
 
@@ -147,5 +151,8 @@ def _noting_who_is_gone(memory: Mapping[str, Any], fleet: Sequence[Member], now:
 
 def _waiting(rollout: Rollout, names: Sequence[str]) -> str:
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    steps = len(rollout.plan.steps)
-    return f"step {rollout.step + 1} of {steps}: waiting for {', '.join(names[:NAMED])}{more}"
+    return f"{_step(rollout)}: waiting for {', '.join(names[:NAMED])}{more}"
+
+
+def _step(rollout: Rollout) -> str:
+    return f"step {rollout.step + 1} of {len(rollout.plan.steps)}"

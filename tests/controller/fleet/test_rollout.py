@@ -16,6 +16,9 @@ OLD, NEW = 7, 8
 START = 1_800_000_000.0
 
 
+SOAK = DEFAULT_PLAN.soak
+
+
 class Fleet:
     """Agents that do what they are told, and a rollout that is thought about once for every `think`."""
 
@@ -26,7 +29,7 @@ class Fleet:
         self.case = Case(rollout, way_back=True, returning=returning)
         self.offered: list[set[str]] = []
 
-    def think(self, after: float = 1.0) -> set[str]:
+    def think(self, after: float = SOAK) -> set[str]:
         """Who gets the offer now."""
         self.now += after
         decision = advance(self.case, list(self.agents.values()), self.now)
@@ -301,6 +304,16 @@ def test_an_agent_that_comes_during_the_last_step_gets_it_too() -> None:
     fleet.think()
     fleet.agents["new"] = Member("new", connected=True)
     assert fleet.think() == {"new"}
+
+
+def test_a_step_lasts_as_long_as_the_soak_even_if_agents_confirm_at_once() -> None:
+    fleet = Fleet(2)
+    fleet.confirms(*fleet.think())
+    assert fleet.think(SOAK - 1) == set()
+    assert fleet.why == "step 1 of 3: all confirmed, soaking"
+    fleet.is_like("a000", attempts=50, refusals=50)
+    fleet.think(1)
+    assert fleet.state == "rolled-back"
 
 
 @given(st.integers(1, 300), st.lists(st.floats(0, 0.99), min_size=0, max_size=6, unique=True).map(sorted))
