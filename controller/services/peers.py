@@ -40,12 +40,16 @@ class Peers:
         self._clock = clock
         self._identity: tuple[float, KeyedCertificate] | None = None  # since when
 
+    async def channel(self, address: str) -> aio.Channel:
+        """A connection to the controller at this address; the caller closes it."""
+        return aio.secure_channel(address, await self._credentials())
+
     async def order(self, address: str, agent_id: str, order: Order) -> AsyncIterator[Sequence[str]]:
         """See `controller.fleet.orders.Relay`."""
         request = pb.RunCommandRequest(agent_id=agent_id, command=order.word, argument=argument_of(order))
         request.duration.FromNanoseconds(int(order.duration * 1e9))
         left = max(0.0, order.expires_at - self._clock()) + SLACK_SECONDS
-        async with aio.secure_channel(address, await self._credentials()) as channel:
+        async with await self.channel(address) as channel:
             try:
                 async for response in pb_grpc.FleetServiceStub(channel).RunCommand(request, timeout=left):
                     yield tuple(response.json)

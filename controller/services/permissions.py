@@ -15,6 +15,7 @@ class Open(Enum):
 
     ANYONE = "anyone"  # whoever reaches us: what the call holds is all that counts
     AGENT = "agent"  # agents, and nobody else
+    FLEET = "fleet"  # agents, and controllers that pass on what agents ask
 
 
 Permission = Open | Role
@@ -31,7 +32,7 @@ PERMISSIONS: Final[Mapping[str, Permission]] = {
     **_all("sbcedge.control.v1.IdentityService", {"RenewCertificate": Open.AGENT}),
     **_all("sbcedge.control.v1.ControlService", {"OpenSession": Open.AGENT}),
     **_all("sbcedge.control.v1.ArtifactService", {"FetchArtifact": Open.AGENT}),
-    **_all("sbcedge.control.v1.QuotaService", {"StreamQuota": Open.AGENT}),
+    **_all("sbcedge.control.v1.QuotaService", {"StreamQuota": Open.FLEET}),
     **_all("sbcedge.report.v1.ReportService", {"UploadRecords": Open.AGENT}),
     **_all(
         "sbcedge.fleet.v1.FleetService",
@@ -93,6 +94,8 @@ def why_not(peer: Peer, permission: Permission) -> str:
         return ""
     if permission is Open.AGENT:
         return "" if peer.kind is PeerKind.AGENT else "this is for agents"
+    if permission is Open.FLEET:
+        return "" if peer.kind in (PeerKind.AGENT, PeerKind.CONTROLLER) else "this is for agents"
     if peer.kind is PeerKind.AGENT:
         return "this is for operators"
     if peer.kind is PeerKind.CONTROLLER:

@@ -43,6 +43,12 @@ class Agents(Part):
         return _agents(tx, when)
 
     @reads
+    def names(self, tx: Connection) -> frozenset[str]:
+        """Of those who are enrolled and not banned."""
+        agents = tables.agents
+        return frozenset(tx.execute(select(agents.c.id).where(agents.c.revoked_at.is_(None))).scalars())
+
+    @reads
     def revoked(self, tx: Connection) -> frozenset[str]:
         """Names of those who are banned."""
         agents = tables.agents
