@@ -99,7 +99,7 @@ def offer_of(message: pb.ConfigOffer) -> Offer:
 def offer_to(offer: Offer) -> bytes:
     """An offer as it is kept on disk. What a later version has put into a manifest stays in it."""
     message = pb.ConfigOffer(generation=offer.generation, sha256=offer.sha256, policy=offer.policy)
-    message.soak.FromNanoseconds(int(offer.soak * 1e9))
+    message.soak.FromNanoseconds(round(offer.soak * 1e9))
     for manifest in offer.manifests:
         kept = message.artifacts.add()
         kept.ParseFromString(manifest.signed)
