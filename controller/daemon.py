@@ -27,6 +27,9 @@ from agent.ops.notify import Notifier
 from agent.ops.supervision import Supervised
 from agent.settings import host_and_port
 from controller.artifacts.blobs import Blobs
+from controller.artifacts.fetching import ListKeeper
+from controller.artifacts.importing import Importer
+from controller.artifacts.lookup import Lookup
 from controller.authority.authority import Authority
 from controller.bootstrap import first_start
 from controller.config import Config
@@ -43,6 +46,7 @@ from controller.services.control import ControlService
 from controller.services.enrollment import EnrollmentService, IdentityService
 from controller.services.fleet import FleetService
 from controller.services.gate import Gate
+from controller.services.lists import ListService
 from controller.services.peers import Peers
 from controller.services.policy import PolicyService
 from controller.services.rollout import RolloutService
@@ -79,6 +83,7 @@ class Parts:
     publisher: Publisher
     sessions: LiveSessions
     orders: Orders
+    importer: Importer
     running: list[Server] = field(default_factory=list)
     metrics: Supervised | None = None
 
@@ -94,17 +99,20 @@ def build_parts(config: Config, log: Log, clock: Callable[[], float] = time.time
     store = Store(config.store, config.controller.id, listen.advertise or listen.agents)
     authority = Authority(config.authority, store)
     sessions = LiveSessions(store, config.fleet, log, clock)
+    blobs = Blobs(config.artifacts)
+    publisher = Publisher(store, lambda: authority.artifact_signer, clock)
     parts = Parts(
         config=config,
         log=log,
         clock=clock,
         store=store,
         authority=authority,
-        blobs=Blobs(config.artifacts),
+        blobs=blobs,
         gate=Gate(authority, log, clock),
-        publisher=Publisher(store, lambda: authority.artifact_signer, clock),
+        publisher=publisher,
         sessions=sessions,
         orders=Orders(sessions, store, Peers(authority, listen.hosts(), clock), clock),
+        importer=Importer(config.artifacts, store, blobs, publisher, lambda: authority.artifact_signer, clock),
     )
     parts.running = build_components(parts)
     return parts
@@ -114,6 +122,7 @@ def build_components(parts: Parts) -> list[Server]:
     """What runs, in the order in which it starts. The servers come last: who is answered finds everything there."""
     return [
         Conductor(parts.store, parts.publisher, parts.log, parts.clock),
+        ListKeeper(parts.config.artifacts, parts.store, parts.blobs, parts.importer, parts.log, parts.clock),
         parts.sessions,
         FleetServer(parts.config.listen, parts.authority, parts.gate, build_services(parts), parts.log, parts.clock),
     ]
@@ -136,6 +145,10 @@ def build_services(parts: Parts) -> list[Served]:
         (fleet.add_AccessServiceServicer_to_server, AccessService(store, authority, clock)),
         (fleet.add_PolicyServiceServicer_to_server, PolicyService(store, parts.publisher, parts.orders)),
         (fleet.add_RolloutServiceServicer_to_server, RolloutService(store, parts.publisher, clock)),
+        (
+            fleet.add_ListServiceServicer_to_server,
+            ListService(store, parts.importer, Lookup(store, parts.blobs), parts.config.artifacts, clock),
+        ),
         (fleet.add_AuditServiceServicer_to_server, AuditService(store)),
     ]
     return [
@@ -314,6 +327,7 @@ async def open_state(parts: Parts) -> None:
     now = parts.clock()
     await parts.store.open(now)
     await parts.blobs.open()
+    await parts.importer.open()
     await parts.authority.open(now)
 
 
