@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Mapping
 from typing import Final
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, select, update
 
 from controller.errors import StoreError
 from controller.model import Topic
@@ -84,3 +84,13 @@ class Changes:
 def _revisions(tx: Connection) -> dict[Topic, int]:
     rows = tx.execute(select(tables.revisions)).all()
     return {Topic(row.topic): row.revision for row in rows if row.topic in set(Topic)}
+
+
+def touch(tx: Connection, *topics: Topic) -> None:
+    """Count topics up, and have them to ourselves until this transaction ends."""
+    for topic in sorted(topics):
+        tx.execute(
+            update(tables.revisions)
+            .where(tables.revisions.c.topic == topic)
+            .values(revision=tables.revisions.c.revision + 1)
+        )

@@ -11,6 +11,8 @@ from typing import Any, Protocol, TypeVar
 from sqlalchemy import Connection, Table
 from sqlalchemy.dialects import postgresql, sqlite
 
+from controller.model import Topic
+
 T = TypeVar("T")
 Work = Callable[[Connection], T]
 
@@ -34,8 +36,11 @@ class Engine(Protocol):
         """Run what changes nothing, on one consistent state. Raises StoreError, and whatever `work` raises."""
         ...
 
-    async def write(self, work: Work[T]) -> T:
-        """Run what changes something; on return it is durable. Raises StoreError, and whatever `work` raises."""
+    async def write(self, work: Work[T], topics: Sequence[Topic] = ()) -> T:
+        """Run what changes something, these topics first; on return it is durable.
+
+        Raises StoreError, and whatever `work` raises.
+        """
         ...
 
     def counters(self) -> dict[str, int]:

@@ -6,20 +6,19 @@
 
     await store.limits.get("international")
 
-A body that changes something names the topics that it changes. It begins by counting these up, in one order for all:
-who changes the same topic waits for the row until the other one has committed, on every database, and so sees all of
-it. What waits for changes (changes.py) sees the new number. Changes that come by the thousand name no topic and are
-written so that they need not wait.
+A body that changes something names the topics that it changes. Its transaction begins by counting these up, in one
+order for all: who changes the same topic waits for the row until the other one has committed, on every database, and
+so sees all of it. What waits for changes (changes.py) sees the new number. Changes that come by the thousand name no
+topic and are written so that they need not wait.
 """
 
 from collections.abc import Callable, Coroutine
 from functools import update_wrapper
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, update
+from sqlalchemy import Connection
 
 from controller.model import Topic
-from controller.store import tables
 from controller.store.changes import Changes
 from controller.store.engine import Engine
 
@@ -55,11 +54,7 @@ def writes(*topics: Topic) -> Callable[[Body[S, P, R]], Method[S, P, R]]:
 
     def decorate(body: Body[S, P, R]) -> Method[S, P, R]:
         async def method(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
-            def work(tx: Connection) -> R:
-                touch(tx, *topics)
-                return body(self, tx, *args, **kwargs)
-
-            result = await self._engine.write(work)
+            result = await self._engine.write(lambda tx: body(self, tx, *args, **kwargs), topics)
             if topics:
                 self._changes.look()
             return result
@@ -68,13 +63,3 @@ def writes(*topics: Topic) -> Callable[[Body[S, P, R]], Method[S, P, R]]:
         return method
 
     return decorate
-
-
-def touch(tx: Connection, *topics: Topic) -> None:
-    """Count topics up, and have them to ourselves until this transaction ends."""
-    for topic in sorted(topics):
-        tx.execute(
-            update(tables.revisions)
-            .where(tables.revisions.c.topic == topic)
-            .values(revision=tables.revisions.c.revision + 1)
-        )

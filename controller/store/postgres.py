@@ -8,19 +8,22 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
 from psycopg import errors as pg
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import NullPool, QueuePool
 
 from agent.model import ConfigError
-from controller.errors import Conflict, ControllerError, StoreDamaged, StoreFull, StoreUnavailable
+from controller.errors import Conflict, ControllerError, StoreDamaged, StoreError, StoreFull, StoreUnavailable
+from controller.model import Topic
 from controller.store.engine import Work
+from controller.store.grouping import GroupWriter
 
 T = TypeVar("T")
 
@@ -56,15 +59,16 @@ class PostgresEngine:
         self._engine: sa.Engine | None = None
         self._threads: ThreadPoolExecutor | None = None
         self._waiting = 0
-        self._writes = 0
+        self._commits = 0  # of those that were alone
         self._retries = 0
+        self._writer = GroupWriter(self)
 
     def open(self) -> None:
         """Connect. Raises StoreUnavailable, ConfigError (a server that is too old, a database that is none of ours)."""
         self._engine = sa.create_engine(
             self.url,
             poolclass=QueuePool,
-            pool_size=self._connections,
+            pool_size=self._connections + 1,  # one for the thread that writes groups
             max_overflow=0,
             pool_timeout=CONNECT_SECONDS,
             pool_pre_ping=True,  # the server may have been restarted since
@@ -82,6 +86,7 @@ class PostgresEngine:
         if encoding != "UTF8":
             raise ConfigError("store.postgresql", f"is a database of encoding {encoding}; UTF8 is needed")
         self._threads = ThreadPoolExecutor(self._connections, "store")
+        self._writer.start()
 
     def migrate(self, work: Work[None]) -> None:
         """Whoever comes second waits, and finds it done."""
@@ -94,6 +99,7 @@ class PostgresEngine:
 
     def close(self) -> None:
         """Finish what runs, then let go."""
+        self._writer.close()
         threads, self._threads = self._threads, None
         if threads is not None:
             threads.shutdown()
@@ -105,31 +111,63 @@ class PostgresEngine:
         """One snapshot. Raises StoreError, and whatever `work` raises."""
         return await self._run(self._read, work)
 
-    async def write(self, work: Work[T]) -> T:
-        """Raises StoreError, and whatever `work` raises."""
-        return await self._run(self._write, work)
+    async def write(self, work: Work[T], topics: Sequence[Topic] = ()) -> T:
+        """What has topics would wait for their rows one after the other, and so goes in groups; the rest at once.
 
-    async def _run(self, way: Callable[[sa.Engine, Work[T]], T], work: Work[T]) -> T:
-        if self._threads is None or self._engine is None:
+        Raises StoreError, and whatever `work` raises.
+        """
+        if topics:
+            return await self._writer.write(work, topics)
+        result = await self._run(self.alone, work)
+        self._commits += 1
+        return result
+
+    async def _run(self, way: Callable[[Work[T]], T], work: Work[T]) -> T:
+        if self._threads is None:
             raise StoreUnavailable("the store is closed")
         if self._waiting >= WAITING_MAX:
             raise StoreUnavailable(f"{WAITING_MAX} requests wait for the database already")
         self._waiting += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, way, self._engine, work)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, way, work)
         finally:
             self._waiting -= 1
 
-    def _read(self, engine: sa.Engine, work: Work[T]) -> T:
-        with translated(), engine.connect() as connection:
+    def _read(self, work: Work[T]) -> T:
+        assert self._engine is not None
+        with translated(), self._engine.connect() as connection:
             connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
             with connection.begin():
                 return work(connection)
 
-    def _write(self, engine: sa.Engine, work: Work[T]) -> T:
+    def counters(self) -> dict[str, int]:
+        """Retries are transactions that the server rolled back for our running into each other."""
+        return {
+            "store_commits": self._commits + self._writer.commits,
+            "store_writes": self._commits + self._writer.writes,
+            "store_retries": self._retries,
+        }
+
+    # --- for the thread that writes
+
+    def begin(self) -> contextlib.AbstractContextManager[Connection]:
+        """One transaction."""
+        assert self._engine is not None
+        return self._engine.begin()
+
+    def translated(self) -> contextlib.AbstractContextManager[None]:
+        """Makes what the driver raises inside into our words."""
+        return translated()
+
+    def tell_all(self, error: ControllerError) -> bool:
+        """A server that is gone is gone for each of them; who ran into whom is worth another try."""
+        return isinstance(error, StoreError) and not _is_of(error.__cause__, _AGAIN)
+
+    def alone(self, work: Work[T]) -> T:
+        """One transaction, run again where the server rolled it back to resolve a deadlock."""
         for attempt in range(TRIES):
             try:
-                with translated(), engine.begin() as connection:
+                with translated(), self.begin() as connection:
                     result = work(connection)
             except StoreUnavailable as error:
                 if not (attempt < TRIES - 1 and _is_of(error.__cause__, _AGAIN)):
@@ -137,13 +175,8 @@ class PostgresEngine:
                 self._retries += 1
                 time.sleep(random.random() * RETRY_SECONDS * (attempt + 1))  # noqa: S311  to part those who collided
             else:
-                self._writes += 1
                 return result
         raise AssertionError("the last try raises or returns")
-
-    def counters(self) -> dict[str, int]:
-        """Retries are transactions that the server rolled back for our running into each other."""
-        return {"store_writes": self._writes, "store_retries": self._retries}
 
 
 def connect_arguments(statement: float, idle_session: float = 0.0) -> dict[str, Any]:

@@ -1,9 +1,8 @@
 """SQLite in WAL mode: one thread writes, a few read, one process has the file.
 
-Commits are grouped: what has queued while one was being written to disk goes into the next as one transaction, each
-piece behind a savepoint, so that a piece that fails fails alone. synchronous=FULL: what was committed survives a power
-loss. The process holds a lock beside the database; not on it, because SQLite's own locks vanish when anybody in the
-process closes a descriptor of that file.
+Commits are grouped (grouping.py). synchronous=FULL: what was committed survives a power loss. The process holds a
+lock beside the database; not on it, because SQLite's own locks vanish when anybody in the process closes a descriptor
+of that file.
 """
 
 import asyncio
@@ -11,30 +10,26 @@ import contextlib
 import fcntl
 import json
 import os
-import queue
 import sqlite3
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import sqlalchemy as sa
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool, StaticPool
 
 from controller.errors import Conflict, ControllerError, StoreBusy, StoreDamaged, StoreFull, StoreUnavailable
+from controller.model import Topic
 from controller.store.engine import Work
+from controller.store.grouping import GroupWriter
 
 T = TypeVar("T")
 
 # Reading is short and from memory; more threads than this only wait for the interpreter.
 READERS: Final = 4
-# How much one commit takes together: bounds how long a reader's snapshot and one fdatasync's worth of work can get.
-GROUP_MAX: Final = 256
-# Writers that wait. Behind this many somebody is told to come back, instead of all being told too late.
-WAITING_MAX: Final = 4096
 # For a back-up tool that holds the database for a moment; no other writer exists.
 BUSY_SECONDS: Final = 5.0
 # The write-ahead log is cut back to this when it was checkpointed.
@@ -43,25 +38,16 @@ WAL_BYTES: Final = 64 << 20
 _NOT_A_DATABASE: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
-@dataclass(frozen=True, slots=True)
-class _Job:
-    work: Work[Any]
-    done: "Future[Any]"
-
-
 class SqliteEngine:
     """One file. Construction does nothing."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = -1
-        self._waiting: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._writer: threading.Thread | None = None
+        self._writer = GroupWriter(self)
         self._readers: ThreadPoolExecutor | None = None
         self._writing: sa.Engine | None = None
         self._reading: sa.Engine | None = None
-        self._commits = 0
-        self._writes = 0
 
     def open(self) -> None:
         """Lock and check the file; make it where there is none. Raises StoreBusy, StoreDamaged, StoreUnavailable."""
@@ -75,7 +61,6 @@ class SqliteEngine:
             self.close()
             raise
         self._readers = ThreadPoolExecutor(READERS, "store-read")
-        self._writer = threading.Thread(target=self._write_all, name="store-write", daemon=True)
         self._writer.start()
 
     def _take_lock(self) -> None:
@@ -108,11 +93,7 @@ class SqliteEngine:
 
     def close(self) -> None:
         """Write what queues, then let go. Whoever comes later is told."""
-        if self._writer is not None:
-            writer, self._writer = self._writer, None
-            self._waiting.put(None)
-            writer.join()
-            self._turn_away()
+        self._writer.close()
         if self._readers is not None:
             self._readers.shutdown()
             self._readers = None
@@ -135,98 +116,33 @@ class SqliteEngine:
         with _translated(self._path), self._reading.begin() as connection:
             return work(connection)
 
-    async def write(self, work: Work[T]) -> T:
+    async def write(self, work: Work[T], topics: Sequence[Topic] = ()) -> T:
         """In the next group. Raises StoreError, and whatever `work` raises."""
-        if self._writer is None:
-            raise StoreUnavailable("the store is closed")
-        if self._waiting.qsize() >= WAITING_MAX:
-            raise StoreUnavailable(f"{WAITING_MAX} changes wait for the disk already")
-        done: Future[T] = Future()
-        self._waiting.put(_Job(work, done))
-        return await asyncio.wrap_future(done)
+        return await self._writer.write(work, topics)
 
     def counters(self) -> dict[str, int]:
         """Commits are fewer than writes where these were grouped."""
-        return {"store_commits": self._commits, "store_writes": self._writes}
+        return {"store_commits": self._writer.commits, "store_writes": self._writer.writes}
 
-    def _turn_away(self) -> None:
-        with contextlib.suppress(queue.Empty):
-            while True:
-                job = self._waiting.get_nowait()
-                if job is not None and job.done.set_running_or_notify_cancel():
-                    job.done.set_exception(StoreUnavailable("the store is closed"))
+    # --- for the thread that writes
 
-    # --- the writing thread
-
-    def _write_all(self) -> None:
-        running = True
-        while running:
-            jobs: list[_Job] = []
-            job = self._waiting.get()
-            while job is not None:
-                if job.done.set_running_or_notify_cancel():  # who gave up waiting before it began gets nothing done
-                    jobs.append(job)
-                if len(jobs) >= GROUP_MAX or self._waiting.empty():
-                    break
-                job = self._waiting.get()
-            running = job is not None
-            self._write_group(jobs)
-
-    def _write_group(self, jobs: list[_Job]) -> None:
-        """One transaction for all; where the database itself fails, one for each, so that each knows how it went."""
-        if len(jobs) > 1:
-            try:
-                outcomes = self._together(jobs)
-            except Exception:
-                outcomes = []  # rolled back, all of it
-            if outcomes:
-                self._settle(jobs, outcomes)
-                return
-        for job in jobs:
-            self._settle([job], [self._alone(job)])
-
-    def _settle(self, jobs: list[_Job], outcomes: list[Callable[[], Any] | BaseException]) -> None:
-        for job, outcome in zip(jobs, outcomes, strict=True):
-            if isinstance(outcome, BaseException):
-                job.done.set_exception(outcome)
-            else:
-                job.done.set_result(outcome())
-
-    def _together(self, jobs: list[_Job]) -> list[Callable[[], Any] | BaseException]:
+    def begin(self) -> contextlib.AbstractContextManager[Connection]:
+        """One transaction, the only one that writes."""
         assert self._writing is not None
-        outcomes: list[Callable[[], Any] | BaseException] = []
-        with self._writing.begin() as connection:
-            for job in jobs:
-                point = connection.begin_nested()
-                try:
-                    outcomes.append(_holding(job.work(connection)))
-                except DBAPIError:
-                    raise
-                except Exception as error:  # whoever asked gets it
-                    point.rollback()
-                    outcomes.append(error)
-                else:
-                    point.commit()
-        self._count(len(jobs))
-        return outcomes
+        return self._writing.begin()
 
-    def _alone(self, job: _Job) -> Callable[[], Any] | BaseException:
-        assert self._writing is not None
-        try:
-            with _translated(self._path), self._writing.begin() as connection:
-                result = job.work(connection)
-        except Exception as error:  # whoever asked gets it
-            return error
-        self._count(1)
-        return _holding(result)
+    def translated(self) -> contextlib.AbstractContextManager[None]:
+        """Makes what SQLite raises inside into our words."""
+        return _translated(self._path)
 
-    def _count(self, writes: int) -> None:
-        self._commits += 1
-        self._writes += writes
+    def alone(self, work: Work[T]) -> T:
+        """Nobody else writes, so trying again would not help."""
+        with self.translated(), self.begin() as connection:
+            return work(connection)
 
-
-def _holding(value: T) -> Callable[[], T]:
-    return lambda: value
+    def tell_all(self, error: ControllerError) -> bool:
+        """On a disk that is nearly full a small change may find room where a group did not."""
+        return isinstance(error, StoreDamaged)
 
 
 def _engine(path: Path, begin: str, pool: type[sa.Pool], *, read_only: bool = False) -> sa.Engine:

@@ -14,7 +14,7 @@ import pytest
 from controller.errors import ControllerError, StoreBusy, StoreDamaged, StoreFull, StoreUnavailable, WatermarkMoved
 from controller.model import Act, Advance
 from controller.store import Store, StoreSettings
-from controller.store.sqlite import WAITING_MAX
+from controller.store.grouping import WAITING_MAX
 from tests.controller.stores import JANE, WHEN, draft, opened, with_store
 
 ROOT = Path(__file__).resolve().parents[2]
