@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from agent.control.settings import ControllerSettings
 from agent.documents import raise_all, read_toml
 from agent.ingress.hook.settings import HookSettings
 from agent.ingress.redirect.settings import RedirectSettings
@@ -30,6 +31,7 @@ class Config:
     hook: HookSettings | None = None
     redirect: RedirectSettings | None = None
     records: SpoolSettings | None = None
+    controller: ControllerSettings | None = None
     metrics: MetricsSettings = field(default_factory=MetricsSettings)
     admin: AdminSettings = field(default_factory=AdminSettings)
     log: LogSettings = field(default_factory=LogSettings)

@@ -6,7 +6,7 @@ restart.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Final
 
@@ -82,6 +82,10 @@ class Renewal:
         self._backoff = Backoff(self._chance)
         self._why = ""
         self._channels.take(credentials, why_not)
+
+    def artifact_keys(self) -> Mapping[str, bytes]:
+        """Who may sign lists."""
+        return {} if self.credentials is None else self.credentials.artifact_keys
 
     def trouble(self) -> str:
         """ "" the certificate is good, and will be."""
