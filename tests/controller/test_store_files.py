@@ -16,6 +16,7 @@ from controller.model import Act, Advance
 from controller.store import Store, StoreSettings
 from controller.store.grouping import WAITING_MAX
 from tests.controller.stores import JANE, WHEN, draft, opened, with_store
+from tests.fakes.disks import fill, small_disk
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -203,33 +204,15 @@ def test_who_gives_up_waiting_stops_nobody_else(sqlite_settings: StoreSettings) 
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of four megabytes."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting needs root")
-    mount = tmp_path / "disk"
-    mount.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", mount], check=False, capture_output=True)
-    if done.returncode:
-        pytest.skip(f"this root may not mount: {done.stderr.decode().strip()}")
-    try:
+    with small_disk(tmp_path / "disk", 4) as mount:
         yield mount
-    finally:
-        subprocess.run(["umount", "-l", mount], check=True)
-
-
-def fill(path: Path) -> None:
-    with path.open("wb", buffering=0) as file:
-        while True:
-            try:
-                file.write(bytes(4096))
-            except OSError:
-                return
 
 
 @pytest.mark.kernel
-def test_a_full_disk_is_told_reading_goes_on_and_it_recovers(small_disk: Path) -> None:
-    ballast = small_disk / "ballast"
+def test_a_full_disk_is_told_reading_goes_on_and_it_recovers(disk: Path) -> None:
+    ballast = disk / "ballast"
 
     async def work(store: Store) -> None:
         await store.policies.add(draft("before"), WHEN, JANE)
@@ -247,12 +230,12 @@ def test_a_full_disk_is_told_reading_goes_on_and_it_recovers(small_disk: Path) -
         assert (await store.policies.add(draft("after"), WHEN, JANE)).info.generation == 2
         assert (await store.audit.verify()).intact
 
-    with_store(StoreSettings(small_disk / "state.db"), work)
+    with_store(StoreSettings(disk / "state.db"), work)
 
 
 @pytest.mark.kernel
-def test_what_was_acknowledged_on_a_disk_that_fills_is_there_afterwards(small_disk: Path) -> None:
-    settings, ballast = StoreSettings(small_disk / "state.db"), small_disk / "ballast"
+def test_what_was_acknowledged_on_a_disk_that_fills_is_there_afterwards(disk: Path) -> None:
+    settings, ballast = StoreSettings(disk / "state.db"), disk / "ballast"
     acknowledged: list[int] = []
 
     async def work(store: Store) -> None:
@@ -280,12 +263,12 @@ def test_what_was_acknowledged_on_a_disk_that_fills_is_there_afterwards(small_di
 
 
 @pytest.mark.kernel
-def test_a_first_start_on_a_full_disk_is_told_and_succeeds_later(small_disk: Path) -> None:
-    fill(small_disk / "ballast")
+def test_a_first_start_on_a_full_disk_is_told_and_succeeds_later(disk: Path) -> None:
+    fill(disk / "ballast")
     with pytest.raises((StoreFull, StoreUnavailable)):
-        with_store(StoreSettings(small_disk / "state.db"), nothing)
-    (small_disk / "ballast").unlink()
-    with_store(StoreSettings(small_disk / "state.db"), nothing)
+        with_store(StoreSettings(disk / "state.db"), nothing)
+    (disk / "ballast").unlink()
+    with_store(StoreSettings(disk / "state.db"), nothing)
 
 
 _LIMITED = """

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,11 +14,12 @@ import pytest
 from sqlalchemy import Connection, text
 
 from agent.model import ConfigError
-from controller.errors import StaleEpoch, StoreUnavailable
+from controller.errors import StaleEpoch, StoreFull, StoreUnavailable
 from controller.store import Store, StoreSettings
 from controller.store.leadership import LEASE, fence
 from controller.store.postgres import LEADER_LOCK
 from tests.controller.stores import JANE, PLAN, WHEN, draft, opened
+from tests.fakes.disks import fill, small_disk
 from tests.fakes.postgres import MISSING, PostgresServer, binaries
 from tests.fakes.waiting import until
 
@@ -160,6 +162,43 @@ def test_a_server_that_only_reads_is_told(postgres: PostgresServer, postgres_set
 def test_an_address_that_is_none_is_refused(url: str) -> None:
     with pytest.raises(ConfigError, match="postgresql"):
         StoreSettings(postgresql=url or " ")
+
+
+@pytest.fixture
+def small_database(postgres: PostgresServer) -> Iterator[tuple[StoreSettings, Path]]:
+    """A database on a file system of 24 megabytes, and that file system."""
+    with small_disk(postgres.folder / "small", 24) as disk:
+        (disk / "space").mkdir()
+        shutil.chown(disk / "space", postgres.folder.owner())
+        postgres.sql(f"CREATE TABLESPACE small LOCATION '{disk / 'space'}'")
+        postgres.sql("CREATE DATABASE small TABLESPACE small")
+        yield StoreSettings(postgresql=postgres.url("small")), disk
+        postgres.sql("DROP DATABASE small WITH (FORCE)")
+        postgres.sql("DROP TABLESPACE small")
+
+
+@pytest.mark.kernel
+def test_a_full_disk_of_the_server_is_told_reading_goes_on_and_it_recovers(
+    small_database: tuple[StoreSettings, Path],
+) -> None:
+    settings, disk = small_database
+
+    async def main() -> None:
+        async with opened(settings) as store:
+            before = await store.policies.add(draft("before"), WHEN, JANE)
+            fill(disk / "ballast")
+            noise = os.urandom(3_000_000)  # PostgreSQL would make less of anything else
+            asked = (store.policies.add(draft(document=noise), WHEN, JANE) for _ in range(5))
+            results = await asyncio.gather(*asked, return_exceptions=True)
+            assert [type(result) for result in results] == [StoreFull] * 5, results
+            assert await store.policies.history() == [before.info]
+            assert (await store.audit.verify()).entries == 1
+            (disk / "ballast").unlink()
+            after = await store.policies.add(draft(document=noise), WHEN, JANE)
+            assert after.info.generation == 2
+            assert (await store.audit.verify()).intact
+
+    asyncio.run(main())
 
 
 # --- who leads
