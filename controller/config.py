@@ -15,9 +15,11 @@ from agent.loading import read_text
 from agent.model import ConfigError
 from agent.ops.settings import LogSettings, ShutdownSettings
 from agent.settings import fill, host_and_port
+from controller.archive.settings import ArchiveSettings
 from controller.artifacts.settings import ArtifactSettings
 from controller.authority.settings import AuthoritySettings
 from controller.fleet.settings import FleetSettings
+from controller.ingest.settings import IngestSettings
 from controller.names import name_fault
 from controller.services.settings import ListenSettings
 from controller.store.settings import StoreSettings
@@ -30,6 +32,7 @@ PLACES: Final = (
     ("store", "file", "state.db"),
     ("authority", "directory", "authority"),
     ("artifacts", "directory", "artifacts"),
+    ("archive", "directory", "archive"),
 )
 """Section and key of everything that lies in the state folder unless the file says otherwise."""
 
@@ -73,6 +76,8 @@ class Config:
     authority: AuthoritySettings = field(default_factory=AuthoritySettings)
     fleet: FleetSettings = field(default_factory=FleetSettings)
     artifacts: ArtifactSettings = field(default_factory=ArtifactSettings)
+    archive: ArchiveSettings = field(default_factory=ArchiveSettings)
+    ingest: IngestSettings = field(default_factory=IngestSettings)
     metrics: MetricsSettings = field(default_factory=MetricsSettings)
     log: LogSettings = field(default_factory=LogSettings)
     shutdown: ShutdownSettings = field(default_factory=ShutdownSettings)

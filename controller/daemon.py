@@ -26,6 +26,7 @@ from agent.ops.metrics_server import MetricsServer
 from agent.ops.notify import Notifier
 from agent.ops.supervision import Supervised
 from agent.settings import host_and_port
+from controller.archive.archive import Archive
 from controller.artifacts.blobs import Blobs
 from controller.artifacts.fetching import ListKeeper
 from controller.artifacts.importing import Importer
@@ -38,7 +39,9 @@ from controller.fleet.conductor import Conductor
 from controller.fleet.live import LiveSessions
 from controller.fleet.orders import Orders
 from controller.fleet.publishing import Publisher
+from controller.ingest.ingest import Ingest
 from controller.metrics import ControllerCollector, Page
+from controller.quota.desk import QuotaDesk
 from controller.services.access import AccessService
 from controller.services.artifact import ArtifactService
 from controller.services.audit import AuditService
@@ -46,14 +49,19 @@ from controller.services.control import ControlService
 from controller.services.enrollment import EnrollmentService, IdentityService
 from controller.services.fleet import FleetService
 from controller.services.gate import Gate
+from controller.services.limit import LimitService
 from controller.services.lists import ListService
 from controller.services.peers import Peers
 from controller.services.policy import PolicyService
+from controller.services.quota import QuotaRelay, QuotaService
+from controller.services.records import RecordService
+from controller.services.reports import ReportService
 from controller.services.rollout import RolloutService
 from controller.services.server import FleetServer, Served
 from controller.store import Store
 from sbcedge.control.v1 import control_pb2_grpc as control
 from sbcedge.fleet.v1 import fleet_pb2_grpc as fleet
+from sbcedge.report.v1 import report_pb2_grpc as report
 
 OK: Final = 0
 FAILED: Final = 1
@@ -84,6 +92,10 @@ class Parts:
     sessions: LiveSessions
     orders: Orders
     importer: Importer
+    archive: Archive
+    ingest: Ingest
+    peers: Peers
+    quota: QuotaDesk
     running: list[Server] = field(default_factory=list)
     metrics: Supervised | None = None
 
@@ -99,8 +111,10 @@ def build_parts(config: Config, log: Log, clock: Callable[[], float] = time.time
     store = Store(config.store, config.controller.id, listen.advertise or listen.agents)
     authority = Authority(config.authority, store)
     sessions = LiveSessions(store, config.fleet, log, clock)
+    archive = Archive(config.archive, store, config.controller.id, log, clock)
     blobs = Blobs(config.artifacts)
     publisher = Publisher(store, lambda: authority.artifact_signer, clock)
+    peers = Peers(authority, listen.hosts(), clock)
     parts = Parts(
         config=config,
         log=log,
@@ -111,8 +125,12 @@ def build_parts(config: Config, log: Log, clock: Callable[[], float] = time.time
         gate=Gate(authority, log, clock),
         publisher=publisher,
         sessions=sessions,
-        orders=Orders(sessions, store, Peers(authority, listen.hosts(), clock), clock),
+        orders=Orders(sessions, store, peers, clock),
         importer=Importer(config.artifacts, store, blobs, publisher, lambda: authority.artifact_signer, clock),
+        archive=archive,
+        ingest=Ingest(config.ingest, archive, store, log, clock),
+        peers=peers,
+        quota=QuotaDesk(store, QuotaRelay(peers), log, time.monotonic),
     )
     parts.running = build_components(parts)
     return parts
@@ -124,6 +142,9 @@ def build_components(parts: Parts) -> list[Server]:
         Conductor(parts.store, parts.publisher, parts.log, parts.clock),
         ListKeeper(parts.config.artifacts, parts.store, parts.blobs, parts.importer, parts.log, parts.clock),
         parts.sessions,
+        parts.archive,
+        parts.ingest,
+        parts.quota,
         FleetServer(parts.config.listen, parts.authority, parts.gate, build_services(parts), parts.log, parts.clock),
     ]
 
@@ -138,6 +159,8 @@ def build_services(parts: Parts) -> list[Served]:
             control.add_ArtifactServiceServicer_to_server,
             ArtifactService(store, parts.blobs, parts.config.artifacts.fetches),
         ),
+        (report.add_ReportServiceServicer_to_server, ReportService(parts.ingest, clock)),
+        (control.add_QuotaServiceServicer_to_server, QuotaService(parts.quota, time.monotonic)),
     ]
     to_all: list[tuple[Callable[[Any, Any], None], object]] = [
         (control.add_EnrollmentServiceServicer_to_server, EnrollmentService(authority, clock)),
@@ -149,7 +172,9 @@ def build_services(parts: Parts) -> list[Served]:
             fleet.add_ListServiceServicer_to_server,
             ListService(store, parts.importer, Lookup(store, parts.blobs), parts.config.artifacts, clock),
         ),
+        (fleet.add_LimitServiceServicer_to_server, LimitService(store, parts.quota, parts.peers, clock)),
         (fleet.add_AuditServiceServicer_to_server, AuditService(store)),
+        (fleet.add_RecordServiceServicer_to_server, RecordService(parts.archive)),
     ]
     return [
         *(Served(add, servicer, to_agents=True) for add, servicer in to_agents),
