@@ -21,7 +21,7 @@ WORDS: Final = frozenset({"status", "explain", "tail", "drain", "diagnostics", "
 PIECE_MAX: Final = 200 << 10
 """Bytes of JSON in one answer; the controller takes messages of 1 MiB."""
 
-TAIL_MAX: Final = 600.0
+TAIL_MAX: Final = 3600.0
 """Seconds that a tail runs at most; who wants more asks again."""
 TAIL_EVERY: Final = 0.25
 TAIL_KEPT: Final = 500

@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -45,7 +45,10 @@ ED25519_BYTES: Final = 32
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Of this agent, ready for TLS; PEM. `not_before` and `not_after` are those of its certificate, epoch seconds."""
+    """Of this agent, ready for TLS; PEM. `not_before` and `not_after` are those of its certificate, epoch seconds.
+
+    `token_sha256` is of the token that it was enrolled with last, "" after a renewal.
+    """
 
     agent_id: str
     instance_uid: str
@@ -55,6 +58,7 @@ class Credentials:
     not_before: float
     not_after: float
     artifact_keys: Mapping[str, bytes]
+    token_sha256: str = ""
 
 
 def new_key() -> bytes:
@@ -123,6 +127,7 @@ class CredentialFiles:
             "instance_uid": credentials.instance_uid,
             "trust": credentials.trust.decode(),
             "artifact_keys": {name: key.hex() for name, key in credentials.artifact_keys.items()},
+            "token_sha256": credentials.token_sha256,
         }
         # Authorities first: they overlap from one to the next, and so both certificates work with them.
         write_private(self._fleet, json.dumps(fleet, indent=1).encode())
@@ -171,7 +176,8 @@ def _parse(identity: bytes, fleet: Any) -> Credentials:
         {str(name): bytes.fromhex(key) for name, key in fleet["artifact_keys"].items()},
     )
     key = identity.partition(b"-----BEGIN CERTIFICATE-----")[0]
-    return assemble(str(fleet["agent_id"]), str(fleet["instance_uid"]), key, issued)
+    credentials = assemble(str(fleet["agent_id"]), str(fleet["instance_uid"]), key, issued)
+    return replace(credentials, token_sha256=str(fleet.get("token_sha256", "")))
 
 
 def read_file(path: Path) -> bytes:

@@ -11,7 +11,8 @@ import json
 import secrets
 import socket
 import ssl
-from dataclasses import dataclass, field
+import time
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -75,7 +76,10 @@ def begin(directory: Path, token_sha256: str) -> Pending:
 
 def finish(directory: Path, pending: Pending, enrolled: Enrolled) -> Credentials:
     """Keep the answer, forget the question. Raises ControllerError, OSError."""
-    credentials = assemble(enrolled.agent_id, pending.instance_uid, pending.key, enrolled.issued)
+    credentials = replace(
+        assemble(enrolled.agent_id, pending.instance_uid, pending.key, enrolled.issued),
+        token_sha256=pending.token_sha256,
+    )
     CredentialFiles(directory).save(credentials)
     (directory / PENDING).unlink(missing_ok=True)
     return credentials
@@ -160,6 +164,25 @@ def ask(address: str, authority: bytes | None, token: str, pending: Pending, ver
 def enrol(address: str, directory: Path, token: str, authority_sha256: str, version: str) -> Credentials:
     """The whole of it. Raises ControllerError, ConfigError and OSError; then the same can be tried again."""
     check_address(address, "controller")
+    token_sha256 = hashlib.sha256(token.encode()).hexdigest()
+    if (enrolled := _enrolled_by(directory, token_sha256, time.time())) is not None:
+        return enrolled
     authority = authority_of(address, authority_sha256) if authority_sha256 else None
-    pending = begin(directory, hashlib.sha256(token.encode()).hexdigest())
-    return finish(directory, pending, ask(address, authority, token, pending, version))
+    pending = begin(directory, token_sha256)
+    try:
+        enrolled_now = ask(address, authority, token, pending, version)
+    except ControllerError as error:
+        if error.trouble in (Trouble.STRANGER, Trouble.BANNED, Trouble.REFUSED):
+            (directory / PENDING).unlink(missing_ok=True)  # that is an answer, too
+        raise
+    return finish(directory, pending, enrolled_now)
+
+
+def _enrolled_by(directory: Path, token_sha256: str, when: float) -> Credentials | None:
+    """What this token was traded for already: a command that is run twice has the same end."""
+    credentials = None
+    with contextlib.suppress(ControllerError):
+        credentials = CredentialFiles(directory).load()
+    if credentials is None or credentials.not_after <= when or credentials.token_sha256 != token_sha256:
+        return None
+    return credentials

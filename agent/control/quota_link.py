@@ -39,6 +39,9 @@ AWAY_MAX: Final = 5.0
 IDLE_SECONDS: Final = 1.0
 """Between two looks whether the policy has limits of the fleet now."""
 
+RENEWED_SECONDS: Final = 0.25
+"""Between two looks whether the certificate was renewed, or is there at all, while nobody can be asked without."""
+
 SLEPT_SECONDS: Final = 0.05
 """Of sleep of this host, after which no lease counts: its monotonic clock has stood still meanwhile."""
 
@@ -155,7 +158,13 @@ class QuotaLink:
         delay = self._backoff.failed(error, self._clock())
         if error.trouble is Trouble.AWAY and not error.retry_after:
             delay = min(delay, AWAY_MAX * random.random())  # noqa: S311  (to spread, not to hide)
-        await asyncio.sleep(delay)
+        await self._unless_renewed(delay)
+
+    async def _unless_renewed(self, seconds: float) -> None:
+        """Wait so long, or until there is another certificate."""
+        edition, end = self._channels.edition, self._clock() + seconds
+        while edition == self._channels.edition and (left := end - self._clock()) > 0:
+            await asyncio.sleep(min(left, RENEWED_SECONDS))
 
     async def _converse(self) -> None:
         """Ask and be answered until nothing is wanted, or the certificate is another one. Raises ControllerError."""
