@@ -99,6 +99,7 @@ class LiveSessions:
         self._places = asyncio.Semaphore(settings.openings)
         self._waiting = 0
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closing: set[asyncio.Task[None]] = set()
         self._stopping = False
         self._moved = False  # sessions came or went, here or elsewhere
         self._trouble = ""
@@ -124,7 +125,7 @@ class LiveSessions:
             await asyncio.sleep(0.02)
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, *self._closing, return_exceptions=True)
         with contextlib.suppress(StoreError):
             await self._write_notes()
 
@@ -178,10 +179,10 @@ class LiveSessions:
                     return
                 yield message
         finally:
+            # Nothing is awaited here: whoever ends a stream may do that in two blows, and the second one would cut it.
             self._streams.discard(stream)
             reader.cancel()
-            await asyncio.wait({reader})
-            await self._leave(live)
+            self._leave(live)
 
     async def _read(self, live: _Live, messages: AsyncIterator[FromAgent]) -> None:
         try:
@@ -197,16 +198,21 @@ class LiveSessions:
             self._log.fault(error, "session")
             self._put(live, Over(Conflict("a fault of the controller")))
 
-    async def _leave(self, live: _Live) -> None:
+    def _leave(self, live: _Live) -> None:
         if self._live.get(live.agent_id) is live:
             del self._live[live.agent_id]
         for waiting in live.answers.values():
             _answer(waiting, None)
         if live.id:
-            try:
-                await self._store.sessions.close(live.agent_id, live.id, self._clock())
-            except StoreError as error:  # it is taken for gone when a new one comes, or when this process goes
-                self._log.warning("the end of a session is not noted", agent=live.agent_id, error=str(error))
+            task = asyncio.create_task(self._close(live), name="end of a session")
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    async def _close(self, live: _Live) -> None:
+        try:
+            await self._store.sessions.close(live.agent_id, live.id, self._clock())
+        except StoreError as error:  # it is taken for gone when a new one comes, or when this process goes
+            self._log.warning("the end of a session is not noted", agent=live.agent_id, error=str(error))
 
     # --- effects
 

@@ -1,6 +1,7 @@
 """A controller in this process, with real certificates on loopback, and clients that play agents and operators."""
 
 import asyncio
+import contextlib
 import ssl
 import time
 import uuid
@@ -207,7 +208,8 @@ class PlayedAgent:
         session = PlayedSession(self, call)
         fields = {"capabilities": ["policy.v1", "command.v1"], "instance_uid": self.instance_uid, **hello}
         try:
-            await session.send(hello=pb.Hello(boot_id=boot, version="0.1.0", **fields))
+            with contextlib.suppress(aio.AioRpcError):  # turned away already; `ends` says how
+                await session.send(hello=pb.Hello(boot_id=boot, version="0.1.0", **fields))
             if welcome:
                 await session.hears("welcome")
             yield session
@@ -215,7 +217,11 @@ class PlayedAgent:
             call.cancel()
             for task in session.tasks:
                 task.cancel()
-            await asyncio.gather(*session.tasks, return_exceptions=True)
+            for outcome in await asyncio.gather(*session.tasks, return_exceptions=True):
+                if isinstance(outcome, Exception) and not isinstance(
+                    outcome, aio.AioRpcError | asyncio.InvalidStateError
+                ):
+                    raise outcome
 
 
 @dataclass
@@ -292,6 +298,9 @@ class PlayedSession:
     async def ends(self) -> grpc.StatusCode:
         """How it has ended, when it has."""
         async with asyncio.timeout(PATIENCE):
+            with contextlib.suppress(aio.AioRpcError):
+                while (message := await self.call.read()) is not aio.EOF:
+                    self.heard.append(message)
             code: grpc.StatusCode = await self.call.code()
             return code
 
