@@ -12,11 +12,12 @@ Nothing else wires parts together. What runs is decided by the sections of agent
 
 import asyncio
 import os
+import random
 import signal
 import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
@@ -24,7 +25,9 @@ from typing import Any, Final
 from agent.config import Config
 from agent.control.assembly import Around, assemble
 from agent.control.commands import Tail
+from agent.control.quota_link import QuotaLink
 from agent.control.standing import Standing
+from agent.control.upload import Uploader
 from agent.ingress.hook.server import HookServer
 from agent.ingress.redirect.server import RedirectServer
 from agent.model import ConfigError
@@ -92,7 +95,7 @@ class SpoolServer:
 @dataclass(slots=True)
 class Parts:
     """What runs. `records` starts first and stops after the ways in, then what a controller is for (`fleet`);
-    `around` starts last and stops last."""
+    `around` starts last and stops last. `shares` of the fleet's limits decide from the first call on."""
 
     service: Service
     readings: Readings
@@ -101,10 +104,11 @@ class Parts:
     ways_in: list[Supervised]
     fleet: list[Supervised]
     around: list[Supervised]
+    shares: list[Supervised] = field(default_factory=list)
 
     def in_order(self) -> list[Supervised]:
         """As they start."""
-        return [*self.records, *self.ways_in, *self.fleet, *self.around]
+        return [*self.records, *self.shares, *self.ways_in, *self.fleet, *self.around]
 
 
 class Daemon:
@@ -167,7 +171,7 @@ class Daemon:
         await stop_all(parts.ways_in, grace, self._hasten, self._log)
         patience = FLUSH_SECONDS if self._hasten.is_set() else max(grace, FLUSH_SECONDS)
         await stop_all(parts.records, patience, asyncio.Event(), self._log)  # what is decided is not lost by haste
-        await stop_all(parts.fleet, min(grace, FLUSH_SECONDS), self._hasten, self._log)
+        await stop_all([*parts.fleet, *parts.shares], min(grace, FLUSH_SECONDS), self._hasten, self._log)
         await stop_all(parts.around, min(grace, LOOKERS_SECONDS), self._hasten, self._log)
         for timer in self._timers:
             timer.cancel()
@@ -224,7 +228,7 @@ def build_parts(config: Config, standing: Standing, log: Log, end: Callable[[], 
     spool_directory = None if config.records is None else config.records.directory
     find = finds_nothing if spool_directory is None else Finder(spool_directory).find
     around = Around(config, spool_directory, find, end, tail)
-    parts.fleet = build_fleet(config, parts, standing, around, log)
+    parts.fleet = build_fleet(config, parts, spool, standing, around, log)
     parts.around = build_around(config, parts, find, log, end)
     readings.components = parts.in_order()
     return parts
@@ -248,12 +252,23 @@ def build_service(policy: Policy, records: RecordSink, log: Log) -> Service:
     return Service(screening, records)
 
 
-def build_fleet(config: Config, parts: Parts, standing: Standing, around: Around, log: Log) -> list[Supervised]:
-    """The link to the controller, and what goes over channels like its own."""
+def build_fleet(
+    config: Config, parts: Parts, spool: Spool | None, standing: Standing, around: Around, log: Log
+) -> list[Supervised]:
+    """The link to the controller, and what goes over channels like its own; that of the shares goes to `parts`."""
     if config.controller is None:
         return []
     fleet = assemble(config.controller, parts.service, parts.readings, parts.keeper, standing, around, log)
-    return [Supervised(lambda: fleet.link, "controller", log)]
+    shares = partial(QuotaLink, parts.service.screening.leases, fleet.channels, config.controller.directory, log)
+    parts.shares = [Supervised(shares, "controller", log)]
+    running = [Supervised(lambda: fleet.link, "controller", log)]
+    if spool is not None:
+        channels, directory = fleet.channels, spool.settings.directory
+        upload = Uploader(
+            spool, directory, lambda: channels.open("report"), lambda: channels.edition, log, random.random
+        )
+        running.append(Supervised(lambda: upload, "controller", log))
+    return running
 
 
 def build_around(config: Config, parts: Parts, find: Find, log: Log, end: Callable[[], None]) -> list[Supervised]:

@@ -95,7 +95,7 @@ class Kept:
     async def put(self, *parts: Lines, when: float = WHEN) -> list[ArchivedFile]:
         """Write and commit, past ingest."""
         files = await self.archive.write(lambda: tables_of(parts, when), when)
-        moves = {}
+        moves: dict[str, Advance] = {}
         for part in parts:
             known = await self.store.records.watermark(part.agent, part.epoch)
             through = max(moves[part.agent].through if part.agent in moves else 0, part.first + part.count - 1)

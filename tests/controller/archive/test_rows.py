@@ -68,7 +68,7 @@ def test_fields_of_a_later_agent_are_kept() -> None:
         ("verification", {"failure": 3}),
     ],
 )
-def test_a_value_of_another_type_is_kept_beside_its_column(field: str, value: object) -> None:
+def test_a_value_of_another_type_is_kept_beside_its_column(field: str, value: Any) -> None:
     good, bad = calls_of(lines([call(1), call(2, **{field: value})]))
     assert json.loads(bad["rest"]) == {field: value}
     assert good["rest"] is None
