@@ -78,7 +78,7 @@ def assemble(agent_id: str, instance_uid: str, key: bytes, issued: Issued) -> Cr
     chain = _certificates(issued.chain, CHAIN_MAX, "certificate chain")
     trust = _certificates(issued.trust, TRUST_MAX, "trust bundle")
     leaf = chain[0]
-    if _public(leaf.public_key()) != _public(load_key(key).public_key()):
+    if _public_of(leaf) != _public(load_key(key).public_key()):
         raise _unusable("the certificate is for another key")
     if not any(_issued_by(leaf, issuer) for issuer in (*chain[1:], *trust)):
         raise _unusable("the certificate is of none of the authorities that came with it")
@@ -213,6 +213,13 @@ def _issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
         return False
     return True
+
+
+def _public_of(certificate: x509.Certificate) -> bytes:
+    try:
+        return _public(certificate.public_key())
+    except (ValueError, UnsupportedAlgorithm):
+        raise _unusable("the certificate is for a key of no known kind") from None
 
 
 def _public(key: Any) -> bytes:

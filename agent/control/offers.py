@@ -214,11 +214,12 @@ class Offers:
             return []  # what is confirmed was good: only its files are not, and the next look finds them broken again
         return self._reject(offer, Phase.REJECTED, problem)
 
-    def postponed(self, offer: Offer, why: str, now: float) -> list[Effect]:
-        """The link or the disk keep it from being prepared."""
+    def postponed(self, offer: Offer, why: str, now: float, *, progress: bool = False) -> list[Effect]:
+        """The link or the disk keep it from being prepared. `progress`: it is further than it was."""
         candidate = self._candidate
         if candidate is not None and candidate.offer == offer:
             candidate.why = why
+            candidate.delay = AGAIN_FIRST if progress else candidate.delay
             candidate.again_at = now + candidate.delay
             candidate.delay = min(candidate.delay * 2, AGAIN_LONGEST)
         return []

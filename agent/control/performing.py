@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from agent.control import steps
@@ -181,13 +182,15 @@ class Performer:
 
     async def _prepare(self, offer: Offer) -> None:
         offers = self.session.offers
+        fetched = self._preparer.fetched
         try:
             policy = await self._preparer.prepare(offer, offers.floors, self._lists())
         except Refused as error:
             self._log.error("offer refused", generation=offer.generation, error=str(error.problem))
             await self._settled(offers.refused, offer, error.problem)
         except Later as error:
-            await self._settled(offers.postponed, offer, str(error), time.monotonic())
+            postponed = partial(offers.postponed, progress=self._preparer.fetched > fetched)
+            await self._settled(postponed, offer, str(error), time.monotonic())
         except Exception as error:  # a fault of ours must not leave the offer without an answer
             self._log.fault(error, "offer")
             problem = Problem(Code.INTERNAL, f"a fault of the agent: {type(error).__name__}: {error}"[:300])

@@ -161,6 +161,14 @@ def test_a_link_or_disk_that_fails_is_no_refusal_and_is_tried_again_later_and_la
     assert words(offers.prepared(offer)) == ["validated 8", "apply 8"]
 
 
+def test_a_list_that_comes_piece_by_piece_is_not_waited_for_longer_and_longer() -> None:
+    offers, offer = Offers(None, NOTHING), an_offer(8)
+    offers.offer(offer)
+    for now in range(20):
+        offers.postponed(offer, "cut", float(now), progress=True)
+        assert words(offers.tick(WELL, now + 1.0)) == ["prepare 8"]
+
+
 def test_an_offer_that_comes_again_is_answered_with_how_far_it_is_and_tried_at_once() -> None:
     offers, offer = Offers(None, NOTHING), an_offer(8)
     offers.offer(offer)
@@ -432,4 +440,4 @@ class AnyOrder(RuleBasedStateMachine):
 
 
 TestAnyOrder = AnyOrder.TestCase
-TestAnyOrder.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+TestAnyOrder.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)

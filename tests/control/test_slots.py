@@ -130,7 +130,7 @@ for generation in itertools.count(2):
 def test_a_killed_writer_leaves_what_it_said_was_kept_or_what_came_after(tmp_path: Path) -> None:
     Slots(tmp_path).save(an_offer(1))
     last = 1
-    for stop_after in (1, 3, 10, 2, 5):
+    for stop_after in (1, 4, 2):
         with subprocess.Popen(
             [sys.executable, "-c", WRITER, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
         ) as process:
