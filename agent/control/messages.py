@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final
 
-CAPABILITIES: Final = ("artifact.delta", "command.v1", "policy.v1")
+CAPABILITIES: Final = ("artifact.delta", "command.v1", "policy.v1", "quota.lease")
 """What this agent can do beside what is always there; a part that brings more adds it in the composition root."""
 
 

@@ -116,7 +116,7 @@ class QuotaLink:
             return False, self._disk_trouble
         if leased or not wanted:
             return True, f"{leased} of {wanted} keys leased, term {self._exchange.epoch}"
-        return False, f"nothing leased of {wanted} keys: {self._trouble or 'no answer yet'}"
+        return False, f"nothing leased of {wanted} keys: {self._trouble or 'nothing is handed out yet'}"
 
     def counters(self) -> Mapping[str, int]:
         """Counts since the start."""

@@ -291,6 +291,8 @@ class LeaseBook:
 
     def words(self, limit: str, share: Share, now: float) -> str:
         """How large the share is, for verdicts."""
+        if not share.leased:
+            return f"no share yet of the fleet's {self._limits[limit].rate:g} per s"
         rate, burst = share.current(now)
         what = "leased" if now < share.lease.until else "without the controller"
         return f"{what} {rate:.4g} per s, burst {burst:.4g}, of the fleet's {self._limits[limit].rate:g}"

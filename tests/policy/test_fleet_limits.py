@@ -116,6 +116,11 @@ def test_a_refusal_says_how_large_the_share_is() -> None:
     assert later.why.endswith("without the controller 0.1 per s, burst 1, of the fleet's 10")
 
 
+def test_a_limit_that_nobody_has_leased_yet_admits_nothing_and_says_so() -> None:
+    verdict = calls(a_screening(None), 1, NOW)[0].verdict
+    assert verdict.why == "1 attempts in 60 s, no share yet of the fleet's 10 per s"
+
+
 def test_without_a_controller_the_limit_itself_counts() -> None:
     screening = a_screening(None)
     screening.leases.attached = False
