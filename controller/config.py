@@ -8,12 +8,12 @@ import re
 import socket
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from agent.documents import raise_all, read_toml
 from agent.loading import read_text
 from agent.model import ConfigError
-from agent.ops.settings import LogSettings, ShutdownSettings
+from agent.ops.settings import ShutdownSettings
 from agent.settings import fill, host_and_port
 from controller.archive.settings import ArchiveSettings
 from controller.artifacts.settings import ArtifactSettings
@@ -64,6 +64,13 @@ class MetricsSettings:
     def __post_init__(self) -> None:
         if self.listen:
             host_and_port(self.listen, "listen")
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    """[log]: lines of this level and above."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ OK: Final = 0
 FAILED: Final = 1
 USAGE_ERROR: Final = 2
 EX_CONFIG: Final = 78
+STDERR: Final = 2
 
 SUMMARY: Final = (
     "The controller of a fleet of SBC edge agents: hands out policy and lists, takes reports, leases limits."
@@ -146,7 +147,7 @@ def _run(args: argparse.Namespace, config: "Config") -> int:  # noqa: ARG001
     from controller.daemon import run_daemon  # noqa: PLC0415
 
     faulthandler.enable()  # the watchdog ends a hung process by SIGABRT: then stderr says where it hung
-    log = Log(LineWriter(sys.stdout.fileno()), config.log.level, config.log.refusals_per_second)
+    log = Log(LineWriter(sys.stdout.fileno()), config.log.level)
     log.take_standard_logging()
     return run_daemon(config, log, os.environ, complain)
 
@@ -169,7 +170,7 @@ async def _prepare(config: "Config", admin: str | None) -> int:
     from controller.bootstrap import ADMIN, TOKEN_FILE, announcement, make_admin  # noqa: PLC0415
     from controller.daemon import build_parts, open_state  # noqa: PLC0415
 
-    parts = build_parts(config, Log(LineWriter(sys.stderr.fileno()), "warning"))
+    parts = build_parts(config, Log(LineWriter(STDERR), "warning"))
     try:
         await open_state(parts)
         print(f"state:         {config.controller.directory}")
