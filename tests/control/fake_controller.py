@@ -97,7 +97,7 @@ class FakeSession:
 
     def report(self, generation: int, phase: str) -> pb.OfferState:
         """Wait for it."""
-        return wait(
+        state: pb.OfferState = wait(
             lambda: next(
                 (
                     m.offer_state
@@ -108,15 +108,17 @@ class FakeSession:
                 ),
                 None,
             ),
-            f"generation {generation} {phase}; heard {self.phases(generation)}",
+            f"generation {generation} {phase}",
         )
+        return state
 
     def health(self) -> pb.HealthReport:
         """The next report."""
         count = len(self.heard)
-        return wait(
+        report: pb.HealthReport = wait(
             lambda: next((m.health for m in self.heard[count:] if m.WhichOneof("message") == "health"), None), "health"
         )
+        return report
 
 
 class FakeController(
@@ -173,14 +175,14 @@ class FakeController(
         pb_grpc.add_IdentityServiceServicer_to_server(self, server)
         pb_grpc.add_ControlServiceServicer_to_server(self, server)
         pb_grpc.add_ArtifactServiceServicer_to_server(self, server)
-        deadline = time.monotonic() + PATIENCE
-        while True:
+
+        def bound() -> int | None:
             try:
-                port = server.add_secure_port(address or "127.0.0.1:0", credentials)
-                break
+                return int(server.add_secure_port(address or "127.0.0.1:0", credentials))
             except RuntimeError:  # the one before has not let go of it yet
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
+                return None
+
+        port = wait(bound, f"the port of {address}")
         server.start()
         self._servers.append(server)
         return f"127.0.0.1:{port}"
@@ -257,11 +259,14 @@ class FakeController(
 
     def session(self, number: int = -1) -> FakeSession:
         """The latest that is open, or the one of this number (0 is the first), when there is one."""
-        if number >= 0:
-            return wait(lambda: self.sessions[number] if len(self.sessions) > number else None, f"session {number}")
-        return wait(
-            lambda: self.sessions[-1] if self.sessions and not self.sessions[-1].over.is_set() else None, "a session"
-        )
+
+        def look() -> FakeSession | None:
+            if number >= 0:
+                return self.sessions[number] if len(self.sessions) > number else None
+            return self.sessions[-1] if self.sessions and not self.sessions[-1].over.is_set() else None
+
+        session: FakeSession = wait(look, f"session {number}")
+        return session
 
     # --- offers
 
