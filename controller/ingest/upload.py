@@ -75,13 +75,9 @@ class Upload:
         if dropped is not None:
             await self._ingest.put(Item(self, dropped.first, dropped.last, 0, None, dropped))
 
-    async def settled(self) -> None:
-        """Wait until everything taken is committed. Raises what has ended this upload."""
-        while self.items and self.failure is None:
-            self._ingest.hurry()
-            self.changed.clear()
-            await self.changed.wait()
-        self._check()
+    def hurry(self) -> None:
+        """Somebody waits for what was taken to be committed."""
+        self._ingest.hurry()
 
     def fail(self, error: ControllerError) -> None:
         """End it; whoever waits is told."""

@@ -91,9 +91,8 @@ async def _progress(upload: Upload, reading: asyncio.Task[None]) -> AsyncIterato
             yield progress_to(upload, failure.retry_after)
             return
         if reading.done():
-            await upload.settled()
-            if upload.committed == told:
+            if not upload.items:
                 reading.result()
                 return
-            continue
+            upload.hurry()
         await upload.changed.wait()

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -29,16 +30,19 @@ FAST = "[ingest]\ncommit_seconds = 0.05\nretry_seconds = 1.0\n[archive]\nmin_fre
 EPOCH = 0x1122334455667788
 
 
-def batch(first: int, count: int, name: str = "c", kind: Kind = Kind.ALLOWED) -> pb.RecordBatch:
-    """As an agent has it on its disk."""
-    values = [json.dumps(call(0, call_id=f"{name}-{n}")).encode() for n in range(first, first + count)]
+def batch(first: int, count: int, name: str = "c", kind: Kind = Kind.ALLOWED, noise: int = 0) -> pb.RecordBatch:
+    """As an agent has it on its disk. `noise` bytes make it long."""
+    values = [
+        json.dumps(call(0, call_id=f"{name}-{n}", from_uri=os.urandom(noise).hex())).encode()
+        for n in range(first, first + count)
+    ]
     ((number, data),) = encode_batches(kind, first, values, 0.0)
     assert number == count
     return pb.RecordBatch(first_sequence=first, count=count, data=data)
 
 
 def dropped(first: int, last: int, count: int | None = None, kind: str = "allowed") -> pb.DroppedRange:
-    number = last - first + 1 if count is None else count
+    number = max(0, last - first + 1) if count is None else count
     return pb.DroppedRange(first_sequence=first, last_sequence=last, kind=kind, count=number, reason="queue full")
 
 
@@ -59,8 +63,8 @@ class Stream:
         await self.call.write(pb.UploadRecordsRequest(**message))
 
     async def hears(self) -> pb.UploadRecordsResponse:
-        answer: pb.UploadRecordsResponse = await self.call.read()
-        assert answer is not aio.EOF, (await self.call.code(), await self.call.details())
+        answer = await self.call.read()
+        assert isinstance(answer, pb.UploadRecordsResponse), (await self.call.code(), await self.call.details())
         return answer
 
     async def reaches(self, sequence: int) -> None:
@@ -73,6 +77,10 @@ class Stream:
         """Say no more, and hear it to the end."""
         with contextlib.suppress(Exception):
             await self.call.done_writing()
+        return await self.ends()
+
+    async def ends(self) -> tuple[StatusCode, str, list[pb.UploadRecordsResponse]]:
+        """Hear it to the end."""
         heard = []
         with contextlib.suppress(aio.AioRpcError):
             while (answer := await self.call.read()) is not aio.EOF:
