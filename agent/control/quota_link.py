@@ -114,7 +114,7 @@ class QuotaLink:
         leased = self._book.leased(self._clock())
         if self._disk_trouble:
             return False, self._disk_trouble
-        if leased or not wanted:
+        if leased or not (wanted or self._trouble):
             return True, f"{leased} of {wanted} keys leased, term {self._exchange.epoch}"
         return False, f"nothing leased of {wanted} keys: {self._trouble or 'nothing is handed out yet'}"
 

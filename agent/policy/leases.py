@@ -23,8 +23,8 @@ KEYS_MAX: Final = 4096
 FORESEEN_MAX: Final = 256
 # Seconds without a call after which a key that nobody foresees gives its share back.
 FORGET_AFTER: Final = 600.0
-# A fifth of a billion attempts: what rounding may take from a token.
-ROUNDING: Final = 1e-9
+# A token, but for what rounding may take from it.
+ONE: Final = 1.0 - 1e-9
 # What is left of an earlier second's demand in the next, so that calls that come in clumps keep their share for a
 # while: half. Of many calls less, since it is no chance then that none come.
 DECAY: Final = 0.5
@@ -92,9 +92,22 @@ class Demand:
 
 
 class Share:
-    """One key: its tokens, and by what lease it gets more."""
+    """One key: its tokens, and by what lease it gets more. `hit` and `take` are what every call costs."""
 
-    __slots__ = ("_at", "_attempts", "_lease", "_surge", "_tokens", "demand", "last_attempt", "leased", "safe")
+    __slots__ = (
+        "_at",
+        "_attempts",
+        "_burst",
+        "_lease",
+        "_rate",
+        "_surge",
+        "_tokens",
+        "_until",
+        "demand",
+        "last_attempt",
+        "leased",
+        "safe",
+    )
 
     def __init__(self, safe: Safe, now: float, *, leased: bool) -> None:
         self.leased = leased  # ever, by this process or one before it
@@ -102,6 +115,8 @@ class Share:
         self.demand = 0.0
         self.last_attempt = now
         self._lease = Lease(0.0, 0.0, -inf, safe)
+        # What holds at `_at`, and until when.
+        self._rate, self._burst, self._until = safe.rate, safe.burst, inf
         self._tokens = 0.0
         self._at = now
         self._attempts = 0  # of the running window
@@ -122,8 +137,14 @@ class Share:
         """Count one attempt; whether there is a token for it. Consumes nothing."""
         self._attempts += 1
         self.last_attempt = now
-        self._fill(now)
-        return self._tokens >= 1.0 - ROUNDING
+        if now >= self._until:
+            self._fall(now)
+        if now > self._at:
+            tokens = self._tokens + self._rate * (now - self._at)
+            if tokens > self._burst:  # noqa: PLR1730  (`min` is a call, and this is for each of a million)
+                tokens = self._burst
+            self._tokens, self._at = tokens, now
+        return self._tokens >= ONE
 
     def take(self) -> None:
         """Consume one token, for an attempt for which `hit` found one."""
@@ -133,15 +154,15 @@ class Share:
         """Go on by this lease."""
         self._fill(now)
         self._lease, self.safe, self.leased = lease, lease.safe, True
-        self._tokens = min(self._tokens, self._burst(now))
+        self._rate, self._burst = self.current(now)
+        self._until = inf if self._rate_is_for_good(now) else lease.until
+        self._tokens = min(self._tokens, self._burst)
 
     def end(self, now: float) -> None:
         """The lease is over before its time."""
-        self._fill(now)
         lease = self._lease
         if lease.until > now:
-            self._lease = Lease(lease.rate, lease.burst, now, lease.safe)
-            self._tokens = min(self._tokens, self._burst(now))
+            self.give(Lease(lease.rate, lease.burst, now, lease.safe), now)
 
     def surges(self) -> bool:
         """Whether far more calls come than was told; true once in a window."""
@@ -176,21 +197,27 @@ class Share:
             return Safe(*self.current(now), Partition.HOLD)
         return self.safe
 
-    def _burst(self, now: float) -> float:
-        return self.current(now)[1]
+    def _rate_is_for_good(self, now: float) -> bool:
+        """Whether what holds now holds until there is another lease."""
+        return now >= self._lease.until or self.safe.partition is Partition.HOLD
 
     def _fill(self, now: float) -> None:
-        if now <= self._at:
-            return
-        until = self._lease.until
-        if self._at < until < now:
-            self._pour(until, *self.current(self._at))
-        self._pour(now, *self.current(self._at))
+        """What has come since it was looked at last."""
+        if now >= self._until:
+            self._fall(now)
+        self._pour(now)
 
-    def _pour(self, now: float, rate: float, burst: float) -> None:
-        """What came up to `now`, at a rate that did not change since."""
-        self._tokens = min(burst, self._tokens + rate * (now - self._at))
-        self._at = now
+    def _fall(self, now: float) -> None:
+        """The lease has ended: from that moment on it is what it falls to."""
+        self._pour(min(self._until, now))
+        self._rate, self._burst, self._until = self.safe.rate, self.safe.burst, inf
+        self._tokens = min(self._tokens, self._burst)
+
+    def _pour(self, now: float) -> None:
+        """What has come up to `now`, at a rate that did not change since."""
+        if now > self._at:
+            self._tokens = min(self._burst, self._tokens + self._rate * (now - self._at))
+            self._at = now
 
 
 class LeaseBook:

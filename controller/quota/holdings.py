@@ -66,13 +66,14 @@ class Holding:
 
     def settle(self, now: float) -> None:
         """Bring `reserved` up to date."""
-        reserved = NOTHING
+        rate = burst = 0.0
         for given in self._given:
-            reserved = reserved.most(given.safe)
+            rate, burst = max(rate, given.safe.rate), max(burst, given.safe.burst)
             if now < given.until:
-                reserved = reserved.most(given.share)
-        self.reserved = reserved
-        if reserved == NOTHING:
+                rate, burst = max(rate, given.share.rate), max(burst, given.share.burst)
+        if rate != self.reserved.rate or burst != self.reserved.burst:
+            self.reserved = Amount(rate, burst)
+        if not rate and not burst:
             self._given.clear()
 
 
@@ -96,7 +97,9 @@ class Holdings:
 
     def give(self, agent: str, given: Given, now: float) -> None:
         """A grant was made."""
-        holding = self._by_agent.setdefault(agent, Holding())
+        holding = self._by_agent.get(agent)
+        if holding is None:
+            holding = self._by_agent[agent] = Holding()
         before = holding.reserved
         holding.add(given, now)
         self.total += holding.reserved - before
