@@ -326,6 +326,24 @@ def test_certificates_of_others_are_refused(sqlite_settings: StoreSettings, tmp_
     with_authority(sqlite_settings, tmp_path, work)
 
 
+def test_a_number_that_another_name_has_proves_nothing(
+    sqlite_settings: StoreSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the authority is the operator's, it issues for others as well, also by mistake or by force."""
+
+    async def work(_store: Store, authority: Authority) -> None:
+        enrolled = await authority.enrol(await enrolment(authority), WHEN)
+        serial = x509.load_der_x509_certificate(enrolled.credentials.chain[0]).serial_number
+        monkeypatch.setattr(x509, "random_serial_number", lambda: serial)
+        for kind, name in ((PeerKind.AGENT, "agent-other"), (PeerKind.CONTROLLER, enrolled.agent_id)):
+            _, der = authority._issuing.issue(kind, name, KEY.public_key(), HOUR, WHEN)
+            certificate = x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM)
+            with pytest.raises(Unauthenticated, match="none of this fleet"):
+                await authority.peer(certificate, WHEN)
+
+    with_authority(sqlite_settings, tmp_path, work)
+
+
 def test_a_revoked_agent_is_cut_within_a_second(store_settings: StoreSettings, tmp_path: Path) -> None:
     async def work(store: Store, authority: Authority) -> None:
         watching = asyncio.create_task(authority.watch(lambda: WHEN))
