@@ -2,10 +2,10 @@
 
 import argparse
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from controller.ctl.commands import add_watch, command, several
-from controller.ctl.output import BAD_INPUT, OK, at, number, print_json
+from controller.ctl.output import BAD_INPUT, OK, at, complain, number, print_json
 from controller.ctl.plan import add_plan, plan_of
 
 if TYPE_CHECKING:
@@ -60,13 +60,21 @@ def _start(args: argparse.Namespace) -> int:
 
 
 def _status(args: argparse.Namespace) -> int:
+    import grpc  # noqa: PLC0415
+
     from controller.ctl.asking import connected  # noqa: PLC0415
     from sbcedge.fleet.v1 import fleet_pb2 as pb  # noqa: PLC0415
 
     with connected(args) as fleet:
         if args.watch:
             return follow(fleet, args.generation, as_json=args.json)
-        rollout = fleet.rollout.GetRollout(pb.GetRolloutRequest(generation=args.generation)).rollout
+        try:
+            rollout = fleet.rollout.GetRollout(pb.GetRolloutRequest(generation=args.generation)).rollout
+        except grpc.RpcError as error:
+            if args.generation or cast("grpc.Call", error).code() is not grpc.StatusCode.NOT_FOUND:
+                raise
+            complain("no rollout has begun yet")
+            return BAD_INPUT
     return _shown(rollout, args)
 
 
