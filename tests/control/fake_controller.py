@@ -112,6 +112,16 @@ class FakeSession:
         )
         return state
 
+    def answer(self) -> pb.CommandResult:
+        """Of the first command that has one."""
+        answer: pb.CommandResult = wait(
+            lambda: next(
+                (m.command_result for m in list(self.heard) if m.WhichOneof("message") == "command_result"), None
+            ),
+            "an answer",
+        )
+        return answer
+
     def health(self) -> pb.HealthReport:
         """The next report."""
         count = len(self.heard)

@@ -4,13 +4,17 @@ import contextlib
 import json
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from agent.control.credentials import CredentialFiles, assemble, new_key
 from agent.control.errors import ControllerError
 from agent.control.messages import Issued
+from tests.conftest import ROOT
 from tests.control.fake_controller import FakeController, LaboratoryAuthority
 from tests.control.managed import enroll
 
@@ -77,12 +81,7 @@ def test_a_controller_of_another_authority_never_sees_the_token(tmp_path: Path) 
 
 
 def test_without_a_fingerprint_the_system_must_know_the_authority(tmp_path: Path) -> None:
-    from tests.conftest import ROOT
-
     with FakeController() as controller:
-        import subprocess
-        import sys
-
         (tmp_path / "token").write_text("good-token")
         done = subprocess.run(
             [
@@ -153,8 +152,6 @@ def test_damaged_files_are_told_and_never_raise_anything_else(tmp_path: Path) ->
 
 
 def test_credentials_need_a_chain_that_ends_in_what_is_trusted(tmp_path: Path) -> None:
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
     ours, other = LaboratoryAuthority(), LaboratoryAuthority()
     key = new_key()
     leaf = ours.issue(load_pem_private_key(key, None).public_key(), [], 100.0)
