@@ -36,7 +36,7 @@ listen = ""
 """
 AGENTS = 4
 LOAD = 1.5
-PATIENCE = 20.0
+PATIENCE = 45.0  # the machine may have much else to do
 
 
 @contextmanager
@@ -146,7 +146,7 @@ def worst_excess(moments: list[float]) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 def test_processes_keep_the_limit_through_kills_stops_and_restarts(tmp_path: Path) -> None:
     with World(tmp_path) as world:
         world.uses(0.88, 1.05)
