@@ -66,32 +66,66 @@ def a_policy(name: str = "trial", rate: int = 10) -> str:
     return POLICY.format(name=name, rate=rate)
 
 
-@dataclass
-class Controller:
-    """One that runs."""
+class Reached:
+    """A controller, as those see it who only reach its ports."""
 
-    parts: Parts
+    address: str
+    open_address: str
+    roots: bytes
     admin: str  # login token
-    channels: list[aio.Channel] = field(default_factory=list)
+
+    def __init__(self) -> None:
+        self.channels: list[aio.Channel] = []
+
+    def channel(self, *, port: str = "open", key: bytes | None = None, chain: bytes | None = None) -> aio.Channel:
+        """Of its own, closed at the end."""
+        address = self.address if port == "agents" else self.open_address
+        credentials = grpc.ssl_channel_credentials(self.roots, key, chain)
+        channel = aio.secure_channel(address, credentials, options=OPTIONS)
+        self.channels.append(channel)
+        return channel
+
+    async def close(self) -> None:
+        """All channels."""
+        channels, self.channels = self.channels, []
+        await asyncio.gather(*(channel.close() for channel in channels))
+
+    def operator(self, token: str = "") -> "Operator":
+        return Operator(self.channel(), token or self.admin)
+
+    async def token(self, agent_id: str = "") -> str:
+        """For an agent to enrol with."""
+        request = fleet.CreateEnrollmentTokenRequest(agent_id=agent_id)
+        return str((await self.operator().access.CreateEnrollmentToken(request)).token)
+
+    async def enrol(self, **changes: Any) -> "PlayedAgent":
+        """A new agent, with a certificate."""
+        return await PlayedAgent.enrolled(self, await self.token(), **changes)
+
+
+class Controller(Reached):
+    """One that runs in this process."""
+
+    def __init__(self, parts: Parts, admin: str) -> None:
+        super().__init__()
+        self.parts = parts
+        self.admin = admin
 
     @property
     def server(self) -> FleetServer:
         return next(part for part in self.parts.running if isinstance(part, FleetServer))
 
     @property
-    def roots(self) -> bytes:
+    def address(self) -> str:  # type: ignore[override]
+        return self.server.address
+
+    @property
+    def open_address(self) -> str:  # type: ignore[override]
+        return self.server.open_address
+
+    @property
+    def roots(self) -> bytes:  # type: ignore[override]
         return b"".join(ssl.DER_cert_to_PEM_cert(der).encode() for der in self.parts.authority.trust_bundle)
-
-    def channel(self, *, port: str = "open", key: bytes | None = None, chain: bytes | None = None) -> aio.Channel:
-        """Of its own, closed at the end."""
-        address = self.server.address if port == "agents" else self.server.open_address
-        credentials = grpc.ssl_channel_credentials(self.roots, key, chain)
-        channel = aio.secure_channel(address, credentials, options=OPTIONS)
-        self.channels.append(channel)
-        return channel
-
-    def operator(self, token: str = "") -> "Operator":
-        return Operator(self.channel(), token or self.admin)
 
     async def make_operator(self, role: Role, name: str = "") -> "Operator":
         """One with this role."""
@@ -100,14 +134,10 @@ class Controller:
         return self.operator(token)
 
     async def token(self, agent_id: str = "") -> str:
-        """For an agent to enrol with."""
+        """Without asking."""
         act = Act("operator:admin", "token.create")
         _, secret = await self.parts.authority.create_token(act, None, "", agent_id, self.parts.clock())
         return secret
-
-    async def enrol(self, **changes: Any) -> "PlayedAgent":
-        """A new agent, with a certificate."""
-        return await PlayedAgent.enrolled(self, await self.token(), **changes)
 
 
 class Operator:
@@ -166,7 +196,7 @@ def key_and_request() -> tuple[bytes, bytes]:
 class PlayedAgent:
     """An agent with an identity."""
 
-    controller: Controller
+    controller: Reached
     id: str
     instance_uid: str
     key: bytes
@@ -174,7 +204,7 @@ class PlayedAgent:
     credentials: pb.Credentials
 
     @classmethod
-    async def enrolled(cls, controller: Controller, token: str, instance_uid: str = "", key: str = "") -> Self:
+    async def enrolled(cls, controller: Reached, token: str, instance_uid: str = "", key: str = "") -> Self:
         uid = instance_uid or str(uuid.uuid4())
         private, request = key_and_request()
         stub = pb_grpc.EnrollmentServiceStub(controller.channel())
@@ -339,10 +369,11 @@ async def a_controller(
                 started.append(part)
             yield controller
         finally:
-            for channel in controller.channels:
-                await channel.close()
-            for part in reversed(started):
-                await part.stop(1.0)
+            await controller.close()
+            for part in [*parts.streaming, *reversed(started)]:
+                if part in started:
+                    started.remove(part)
+                    await part.stop(1.0)
             watch.cancel()
             await asyncio.gather(watch, return_exceptions=True)
             await parts.store.close()
