@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 import ssl
 import time
 import uuid
@@ -37,7 +38,7 @@ CONFIG = """\
 [controller]
 name = "{name}"
 [listen]
-agents = "127.0.0.1:0"
+agents = "127.0.0.1:{port}"
 open = "127.0.0.1:0"
 [fleet]
 health = 0.2
@@ -204,10 +205,17 @@ class PlayedAgent:
     credentials: pb.Credentials
 
     @classmethod
-    async def enrolled(cls, controller: Reached, token: str, instance_uid: str = "", key: str = "") -> Self:
+    async def enrolled(
+        cls,
+        controller: Reached,
+        token: str,
+        instance_uid: str = "",
+        key: str = "",
+        channel: aio.Channel | None = None,
+    ) -> Self:
         uid = instance_uid or str(uuid.uuid4())
         private, request = key_and_request()
-        stub = pb_grpc.EnrollmentServiceStub(controller.channel())
+        stub = pb_grpc.EnrollmentServiceStub(channel or controller.channel())
         response = await stub.Enroll(
             pb.EnrollRequest(
                 token=token,
@@ -308,14 +316,20 @@ class PlayedSession:
         await self.is_well()
         await self.says(offer, "CONFIRMED")
 
-    def lives(self, on_offer: Callable[["PlayedSession", pb.ConfigOffer], Any] | None = None) -> "asyncio.Task[None]":
-        """From now on, take (or what `on_offer` does) every offer."""
+    def lives(
+        self,
+        on_offer: Callable[["PlayedSession", pb.ConfigOffer], Any] | None = None,
+        on_command: Callable[["PlayedSession", pb.Command], Any] | None = None,
+    ) -> "asyncio.Task[None]":
+        """From now on, take (or what `on_offer` does) every offer, and do `on_command` with commands."""
 
         async def live() -> None:
             while (message := await self.call.read()) is not aio.EOF:
                 self.heard.append(message)
                 if message.WhichOneof("message") == "offer":
                     await (self.takes(message.offer) if on_offer is None else on_offer(self, message.offer))
+                if message.WhichOneof("message") == "command" and on_command is not None:
+                    await on_command(self, message.command)
 
         return self.keeps(live())
 
@@ -339,8 +353,15 @@ def pem_of(chain: Iterator[bytes] | Any) -> bytes:
     return b"".join(ssl.DER_cert_to_PEM_cert(der).encode() for der in chain)
 
 
+def free_port() -> int:
+    """One that nobody has now; nobody else should take it for a moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def a_config(folder: Path, store: StoreSettings | None = None, name: str = "c1", more: str = "") -> Config:
-    config = read_config(CONFIG.format(name=name) + more, folder)
+    config = read_config(CONFIG.format(name=name, port=free_port()) + more, folder)
     return config if store is None else replace(config, store=store)
 
 

@@ -2,7 +2,6 @@
 
 import json
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import IO, Any, Self
 from controller.bootstrap import TOKEN_FILE
 from controller.store import StoreSettings
 from tests.conftest import ROOT
-from tests.controller.agents import Reached
+from tests.controller.agents import Reached, free_port
 
 PATIENCE = 30.0
 
@@ -114,10 +113,3 @@ class ControllerProcess(Reached):
         assert self._process is not None
         assert self._process.stdout is not None
         return self._process.stdout
-
-
-def free_port() -> int:
-    """One that nobody has now; nobody else should take it for a moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
