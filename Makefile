@@ -11,7 +11,7 @@ endif
 VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
-PRODUCT := agent tests tools packaging setup.py
+PRODUCT := agent controller tests tools packaging setup.py
 
 help: ## show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile

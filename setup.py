@@ -73,6 +73,7 @@ EXTENSIONS = [
         extension("_gate", "gate.c", "gate_redirect.c", "gate_hook.c", "call.c", "attempts.c", "transactions.c", "table.c"),
         extension("_identity", "identity.c"),
         extension("_packet", "packet.c"),
+        extension("_crc32c", "crc32c.c"),
     )
     if all((ROOT / s).exists() for s in e.sources)
 ]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from agent.control.settings import ControllerSettings
 from agent.documents import raise_all, read_toml
 from agent.ingress.capture.settings import CaptureSettings
 from agent.ingress.hook.settings import HookSettings
@@ -42,6 +43,7 @@ class Config:
     signing: SigningSettings | None = None
     stir_api: StirApiSettings | None = None
     records: SpoolSettings | None = None
+    controller: ControllerSettings | None = None
     metrics: MetricsSettings = field(default_factory=MetricsSettings)
     admin: AdminSettings = field(default_factory=AdminSettings)
     log: LogSettings = field(default_factory=LogSettings)

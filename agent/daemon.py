@@ -7,29 +7,36 @@ Nothing else wires parts together. What runs is decided by the sections of agent
 - a way in (hook, redirect) cannot start: the others run, it is tried again. If none can: exit 1, systemd tries again.
 - metrics, admin or records cannot start: calls are screened without them, they are tried again, `health` says why.
 - identity cannot start (no trust list, no key): calls are neither verified nor signed, and `health` says why.
+- no controller: the last known good policy of the disk decides, at the start and for as long as it takes.
 - a fault in a timer or a signal's work: counted, logged once per kind, and life goes on.
 """
 
 import asyncio
 import contextlib
 import os
+import random
 import signal
 import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 from agent.calls.pairing import Pairing
 from agent.config import Config
+from agent.control.assembly import Around, assemble
+from agent.control.commands import Tail
+from agent.control.quota_link import QuotaLink
+from agent.control.standing import Standing
+from agent.control.upload import Uploader
 from agent.ingress.capture.observer import Observed, Observer
 from agent.ingress.capture.settings import CaptureSettings
 from agent.ingress.hook.server import HookServer
 from agent.ingress.redirect.server import RedirectServer
 from agent.model import ConfigError
-from agent.ops.admin import AdminServer, AdminService, finds_nothing
+from agent.ops.admin import AdminServer, AdminService, Find, finds_nothing
 from agent.ops.component import Component, Reloadable, Server
 from agent.ops.explaining import Finder
 from agent.ops.log import Log
@@ -149,8 +156,8 @@ class SpoolServer:
 
 @dataclass(slots=True)
 class Parts:
-    """What runs. `records` and `beside` (identity, the kernel's guard) start first and stop after the ways in; `around`
-    starts and stops last."""
+    """What runs. `records`, `shares` of the fleet's limits and `beside` (identity, the kernel's guard) start first and
+    stop after the ways in, then what a controller is for (`fleet`); `around` starts last and stops last."""
 
     service: Service
     readings: Readings
@@ -158,19 +165,21 @@ class Parts:
     records: list[Supervised]
     beside: list[Supervised]
     ways_in: list[Supervised]
+    fleet: list[Supervised]
     around: list[Supervised]
+    shares: list[Supervised] = field(default_factory=list)
 
     def in_order(self) -> list[Supervised]:
         """As they start."""
-        return [*self.records, *self.beside, *self.ways_in, *self.around]
+        return [*self.records, *self.shares, *self.beside, *self.ways_in, *self.fleet, *self.around]
 
 
 class Daemon:
     """Runs until it is told to end. `run` once."""
 
-    def __init__(self, config: Config, policy: Policy, log: Log, notifier: Notifier) -> None:
+    def __init__(self, config: Config, standing: Standing, log: Log, notifier: Notifier) -> None:
         self._config = config
-        self._policy = policy
+        self._standing = standing
         self._log = log
         self._notifier = notifier
         self._ending = asyncio.Event()
@@ -179,7 +188,7 @@ class Daemon:
 
     async def run(self) -> int:
         """Start, serve, drain. Returns the exit code of the process."""
-        parts = build_parts(self._config, self._policy, self._log, self.end)
+        parts = build_parts(self._config, self._standing, self._log, self.end)
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGHUP, lambda: self._in_background(self._reload(parts), "reload"))
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -212,7 +221,7 @@ class Daemon:
         self._log.info(
             "ready",
             version=parts.readings.version,
-            policy_generation=self._policy.generation,
+            policy_generation=parts.service.policy.generation,
             components={part.name: part.health()[1] for part in parts.in_order()},
         )
         return True
@@ -226,6 +235,7 @@ class Daemon:
         patience = FLUSH_SECONDS if self._hasten.is_set() else max(grace, FLUSH_SECONDS)
         await stop_all(parts.beside, min(grace, LOOKERS_SECONDS), self._hasten, self._log)
         await stop_all(parts.records, patience, asyncio.Event(), self._log)  # what is decided is not lost by haste
+        await stop_all([*parts.fleet, *parts.shares], min(grace, FLUSH_SECONDS), self._hasten, self._log)
         await stop_all(parts.around, min(grace, LOOKERS_SECONDS), self._hasten, self._log)
         for timer in self._timers:
             timer.cancel()
@@ -272,7 +282,7 @@ class Daemon:
         task.add_done_callback(self._timers.discard)
 
 
-def build_parts(config: Config, policy: Policy, log: Log, end: Callable[[], None]) -> Parts:
+def build_parts(config: Config, standing: Standing, log: Log, end: Callable[[], None]) -> Parts:
     """Everything that the configuration asks for, not yet started."""
     spool = None if config.records is None else Spool(config.records)
     sinks: list[RecordSink] = [] if spool is None else [spool]
@@ -285,7 +295,9 @@ def build_parts(config: Config, policy: Policy, log: Log, end: Callable[[], None
         guard = Guard(config.kernel, partial(log.fault, where="kernel"))
         guards.append(_alone(guard, "kernel", log))
         sinks.append(SourceBlocker(guard, partial(log.fault, where="kernel")))
-    service = build_service(policy, Sinks(*sinks, log), log)
+    tail = Tail()
+    told: list[RecordSink] = [log] if config.controller is None else [log, tail]
+    service = build_service(standing.policy, Sinks(*sinks, *told), log)
     readings = Readings(service, log, [], installed_version())
     keeper = PolicyKeeper(service, config.policy.file, readings.changes, log)
     records = [] if spool is None else [Supervised(lambda: SpoolServer(spool, service), "records", log)]
@@ -295,8 +307,12 @@ def build_parts(config: Config, policy: Policy, log: Log, end: Callable[[], None
         pairing = Pairing(log.transit, log.altered_answer)
         readings.transit = pairing.trunks
         ways_in += build_capture(config.capture, service, Sinks(*sinks), pairing, log)
-    parts = Parts(service, readings, keeper, records, [*guards, *identity], ways_in, [])
-    parts.around = build_around(config, parts, log, end)
+    parts = Parts(service, readings, keeper, records, [*guards, *identity], ways_in, [], [])
+    spool_directory = None if config.records is None else config.records.directory
+    find = finds_nothing if spool_directory is None else Finder(spool_directory).find
+    around = Around(config, spool_directory, find, end, tail)
+    parts.fleet = build_fleet(config, parts, spool, standing, around, log)
+    parts.around = build_around(config, parts, find, log, end)
     readings.components = parts.in_order()
     return parts
 
@@ -379,9 +395,27 @@ def build_service(policy: Policy, records: RecordSink, log: Log) -> Service:
     return Service(screening, records)
 
 
-def build_around(config: Config, parts: Parts, log: Log, end: Callable[[], None]) -> list[Supervised]:
+def build_fleet(
+    config: Config, parts: Parts, spool: Spool | None, standing: Standing, around: Around, log: Log
+) -> list[Supervised]:
+    """The link to the controller, and what goes over channels like its own; that of the shares goes to `parts`."""
+    if config.controller is None:
+        return []
+    fleet = assemble(config.controller, parts.service, parts.readings, parts.keeper, standing, around, log)
+    shares = partial(QuotaLink, parts.service.screening.leases, fleet.channels, config.controller.directory, log)
+    parts.shares = [Supervised(shares, "controller", log)]
+    running = [Supervised(lambda: fleet.link, "controller", log)]
+    if spool is not None:
+        channels, directory = fleet.channels, spool.settings.directory
+        upload = Uploader(
+            spool, directory, lambda: channels.open("report"), lambda: channels.edition, log, random.random
+        )
+        running.append(Supervised(lambda: upload, "controller", log))
+    return running
+
+
+def build_around(config: Config, parts: Parts, find: Find, log: Log, end: Callable[[], None]) -> list[Supervised]:
     """Admin and metrics: calls are screened without them, too."""
-    find = finds_nothing if config.records is None else Finder(config.records.directory).find
     answers = AdminService(parts.readings, parts.keeper, end, find)
     around = [Supervised(lambda: AdminServer(config.admin, answers), "admin", log)]
     if config.metrics.listen:
@@ -399,13 +433,13 @@ def installed_version() -> str:
         return "unknown"
 
 
-def run_daemon(config: Config, policy: Policy, log: Log, environment: Mapping[str, str]) -> int:
+def run_daemon(config: Config, standing: Standing, log: Log, environment: Mapping[str, str]) -> int:
     """Run until SIGTERM or until drained; returns the exit code. `environment` may hold NOTIFY_SOCKET."""
 
     sys.setswitchinterval(SWITCH_SECONDS)
 
     async def main() -> int:
-        return await Daemon(config, policy, log, Notifier(environment)).run()
+        return await Daemon(config, standing, log, Notifier(environment)).run()
 
     return asyncio.run(main())
 

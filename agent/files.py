@@ -55,11 +55,12 @@ def read_lines(path: Path, moved: Callable[[float], None] | None = None) -> Iter
             yield line
 
 
-def replace_file(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
+def replace_file(path: Path, chunks: Iterable[bytes | memoryview], mode: int | None = None) -> None:
     """Write a file as a whole or not at all: readers see the old one or the new one, also after a power loss.
 
-    Follows a symbolic link to what it names; a new file is readable by all, a replaced one keeps its mode.
-    Raises OSError (full disk, no permission), and then the old file is as it was.
+    Follows a symbolic link to what it names. Without `mode` a new file is readable by all, and a replaced one keeps
+    its mode; nobody beyond `mode` can read it at any time. Raises OSError (full disk, no permission), and then the
+    old file is as it was.
     """
     target = Path(os.path.realpath(path))
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
@@ -68,7 +69,7 @@ def replace_file(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
         with open(descriptor, "wb") as file:  # noqa: PTH123  (a descriptor, not a path)
             file.writelines(chunks)
             file.flush()
-            os.fchmod(file.fileno(), _mode_of(target))
+            os.fchmod(file.fileno(), _mode_of(target) if mode is None else mode)
             os.fsync(file.fileno())
         temporary.replace(target)
     except BaseException:

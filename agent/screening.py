@@ -120,6 +120,7 @@ class Screening:
         self._on_failure = on_failure
         self._state = RuleState()
         self.sessions = self._state.sessions
+        self.leases = self._state.leases
         self.swap(policy)
 
     @property

@@ -34,6 +34,15 @@ def test_new_file_is_readable_by_all_and_a_replaced_one_keeps_its_mode(tmp_path:
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
 
 
+def test_a_secret_is_never_readable_by_others_even_where_a_readable_file_was(tmp_path: Path) -> None:
+    path = tmp_path / "a.key"
+    for _ in range(2):
+        path.write_bytes(b"old")
+        path.chmod(0o644)
+        replace_file(path, [b"secret"], 0o600)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
 def test_symbolic_link_keeps_pointing_to_what_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     target, link = tmp_path / "real" / "a.list", tmp_path / "a.list"

@@ -27,5 +27,6 @@ echo "setup: making .venv" >&2
 .venv/bin/python -c 'import sbcedge.policy.v1.policy_pb2'
 .venv/bin/sbc-agent --version >&2
 .venv/bin/python -c 'from agent import native; print("setup: compiled twins:",
-    ", ".join(n for n in ("sip", "numbers", "rates", "answer", "udp", "hook", "gate", "identity", "packet") if getattr(native, n)) or "none, Python does the work")' >&2
+    ", ".join(n for n in ("sip", "numbers", "rates", "answer", "udp", "hook", "gate", "identity", "packet",
+    "crc32c") if getattr(native, n)) or "none, Python does the work")' >&2
 touch .venv/.ready

@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("agent.cli.status", "show how the running agent is, and what it has decided"),
     "top": ("agent.cli.top", "show live what the running agent is deciding"),
     "drain": ("agent.cli.drain", "let the running agent finish what it has and end"),
+    "enroll": ("agent.cli.enroll", "join the fleet of a controller, with a token of its operator"),
     "records": ("agent.cli.records", "show or export the records of calls that the agent keeps on disk"),
     "explain": ("agent.cli.explain", "show what the agent knew of one call and why it decided so"),
     "replay": ("agent.cli.replay", "screen the calls of a capture file and show what would be refused"),

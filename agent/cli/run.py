@@ -15,7 +15,7 @@ from agent.model import ConfigError, ConfigErrors
 
 if TYPE_CHECKING:
     from agent.config import Config
-    from agent.policy.policy import Policy
+    from agent.control.standing import Standing
 
 CONFIG_FILE: Final = Path("/etc/sbc-edge-agent/agent.toml")
 EX_CONFIG: Final = 78
@@ -48,31 +48,48 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Returns 0 after a clean end, 1 if no way in could start, 78 if configuration or policy is wrong."""
     from agent.config import load_config  # noqa: PLC0415  (`--help` is quick)
-    from agent.loading import load_policy  # noqa: PLC0415
 
     file = args.config
     try:
         config = load_config(file)
         file = config.policy.file
-        policy = load_policy(file)
+        standing = _standing(config)
     except ConfigError as error:
         _complain_of(file, error)
         return EX_CONFIG
-    if args.check:
-        print(f"{args.config}: ok")
-        print(f"{file}: ok, generation {policy.generation}")
-        return OK
-    return _serve(config, policy)
+    if not args.check:
+        return _serve(config, standing)
+    print(f"{args.config}: ok")
+    for problem in standing.problems:
+        complain(problem)
+    source = file if standing.offer is None else "the controller's policy"
+    if standing.problems and standing.offer is None:
+        return EX_CONFIG
+    print(f"{source}: ok, generation {standing.policy.generation}")
+    return OK
 
 
-def _serve(config: "Config", policy: "Policy") -> int:
+def _standing(config: "Config") -> "Standing":
+    """What it decides by at first. Raises ConfigError only where no controller manages this agent."""
+    from agent.control.standing import Standing, find_standing  # noqa: PLC0415
+    from agent.control.steps import Journal  # noqa: PLC0415
+    from agent.loading import load_policy  # noqa: PLC0415
+
+    if config.controller is not None:
+        return find_standing(config.controller, config.policy.file)
+    return Standing(load_policy(config.policy.file), None, Journal({}, {}), ())
+
+
+def _serve(config: "Config", standing: "Standing") -> int:
     from agent.daemon import run_daemon  # noqa: PLC0415
     from agent.ops.log import LineWriter, Log  # noqa: PLC0415
 
     faulthandler.enable()  # the watchdog ends a hung process by SIGABRT: then stderr says where it hung
     log = Log(LineWriter(sys.stdout.fileno()), config.log.level, config.log.refusals_per_second)
     log.take_standard_logging()
-    return run_daemon(config, policy, log, os.environ)
+    for problem in standing.problems:
+        log.error("at the start", error=problem)
+    return run_daemon(config, standing, log, os.environ)
 
 
 def _complain_of(file: Path, error: ConfigError) -> None:

@@ -49,6 +49,8 @@ class Gate:
         sender_of: Callable[[bytes], Sender | None],
         clock: Callable[[], float],
     ) -> None: ...
+    @property
+    def sends_singly(self) -> bool: ...
     def serve(
         self,
         fd: int,

@@ -29,8 +29,6 @@ static int sender_clear(Sender *self)
     Py_CLEAR(self->status_line);
     Py_CLEAR(self->rows);
     Py_CLEAR(self->next_hop);
-    for (int i = 0; i < KEYS_MAX; i++)
-        Py_CLEAR(self->keys[i]);
     return 0;
 }
 
@@ -50,8 +48,12 @@ static bool read_keys(Sender *self, PyObject *keys)
     }
     for (Py_ssize_t i = 0; i < self->key_count; i++) {
         PyObject *key = PyTuple_GET_ITEM(keys, i);
-        if (PyUnicode_CheckExact(key)) {
-            self->keys[i] = Py_NewRef(key);
+        if (PyUnicode_Check(key)) {
+            Py_ssize_t length;
+            const char *text = PyUnicode_AsUTF8AndSize(key, &length);
+            if (text == NULL)
+                return false;
+            self->keys[i] = rate_key(text, (size_t)length);
         } else {
             long made_of = PyLong_AsLong(key);
             if (made_of != KEY_CALLING && made_of != KEY_CALLED) {
@@ -222,27 +224,38 @@ static PyObject *digits_of(const Reading *number)
     return text;
 }
 
+/* What the limits count this call by: sender->key_count keys. */
+static void keys_of(const Sender *sender, const Call *call, uint64_t *keys)
+{
+    uint64_t made[] = {
+        [KEY_CALLING] = rate_key(call->calling.digits, call->calling.length),
+        [KEY_CALLED] = rate_key(call->called.digits, call->called.length),
+    };
+    for (Py_ssize_t i = 0; i < sender->key_count; i++)
+        keys[i] = sender->made_of[i] == KEY_CONSTANT ? sender->keys[i] : made[sender->made_of[i]];
+}
+
+void gate_expect(const Gate *gate, const Sender *sender, const Call *call, const Identity *identity)
+{
+    attempts_expect(gate->attempts, identity->attempt);
+    if (gate->bank != NULL && sender->plain) {
+        uint64_t keys[KEYS_MAX];
+        keys_of(sender, call, keys);
+        gate->rates->expect(gate->bank, keys, sender->key_count);
+    }
+}
+
 /* Ask all limits; PASSES has consumed of them. */
 static enum outcome within_limits(Gate *gate, const Sender *sender, const Call *call, double now, uint64_t *signs)
 {
-    PyObject *keys[KEYS_MAX] = {NULL}, *made[KEY_CALLED + 1] = {NULL};
-    enum outcome outcome = FAILED;
-    for (Py_ssize_t i = 0; i < sender->key_count; i++) {
-        int of = sender->made_of[i];
-        if (of != KEY_CONSTANT && made[of] == NULL &&
-            (made[of] = digits_of(of == KEY_CALLING ? &call->calling : &call->called)) == NULL)
-            goto done;
-        keys[i] = of == KEY_CONSTANT ? sender->keys[i] : made[of];
-    }
-    if (gate->rates->hit(gate->bank, keys, sender->key_count, now, signs)) {
-        outcome = *signs ? ASKS : PASSES;
-        if (outcome == PASSES)
-            gate->rates->admit(gate->bank, now);
-    }
-done:
-    Py_XDECREF(made[KEY_CALLING]);
-    Py_XDECREF(made[KEY_CALLED]);
-    return outcome;
+    uint64_t keys[KEYS_MAX];
+    keys_of(sender, call, keys);
+    if (!gate->rates->hit(gate->bank, keys, sender->key_count, now, signs))
+        return FAILED;
+    if (*signs)
+        return ASKS;
+    gate->rates->admit(gate->bank, now);
+    return PASSES;
 }
 
 /* 1 if the called number has a list of its own, -1 with an exception. */
@@ -487,6 +500,11 @@ static PyMethodDef gate_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+static PyMemberDef gate_members[] = {
+    {"sends_singly", T_BOOL, offsetof(Gate, sends_singly), READONLY, "whether the kernel has refused segments"},
+    {NULL, 0, 0, 0, NULL},
+};
+
 PyTypeObject GateType = {
     PyVarObject_HEAD_INIT(NULL, 0)
     .tp_name = "agent.native._gate.Gate",
@@ -498,6 +516,7 @@ PyTypeObject GateType = {
     .tp_clear = (inquiry)gate_clear,
     .tp_dealloc = (destructor)gate_dealloc,
     .tp_methods = gate_methods,
+    .tp_members = gate_members,
 };
 
 /* ---- the module -------------------------------------------------------------------------------------------------- */

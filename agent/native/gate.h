@@ -12,25 +12,10 @@
 #include <stdint.h>
 
 #include "blake2b.h"
+#include "hashing.h"
 #include "number_reading.h"
 #include "rates.h"
 #include "rows.h"
-
-#if PY_VERSION_HEX >= 0x030E0000
-#define HASH_BYTES Py_HashBuffer
-#else
-#define HASH_BYTES _Py_HashBytes
-#endif
-
-/* SipHash of the interpreter, with the key of this process: nobody outside can construct two texts that collide. */
-static inline uint64_t hash_text(const void *at, size_t length) { return (uint64_t)HASH_BYTES(at, (Py_ssize_t)length); }
-
-/* Ordered: (a, b) and (b, a) differ, and so do ("ab", "") and ("a", "b"), as each text is hashed for itself. */
-static inline uint64_t hash_join(uint64_t seed, uint64_t next)
-{
-    uint64_t mixed = ((seed << 31 | seed >> 33) ^ next) * 0x9E3779B97F4A7C15u;
-    return mixed ^ mixed >> 29;
-}
 
 /* ---- keys to things (table.c) ------------------------------------------------------------------------------------ */
 
@@ -139,7 +124,7 @@ typedef struct {
     PyObject_HEAD
     PyObject *trunk, *source, *policy; /* for records */
     PyObject *status_line, *rows, *next_hop; /* bytes; how its calls pass: next_hop is b"" unless it is a 302 */
-    PyObject *keys[KEYS_MAX]; /* str, NULL unless constant */
+    uint64_t keys[KEYS_MAX]; /* rate_key of those that are constant */
     unsigned char made_of[KEYS_MAX];
     Py_ssize_t key_count;
     uint64_t trunk_hash;
@@ -167,6 +152,7 @@ typedef struct {
     size_t last_length;
     Blake2b keyed;
     char refuse_invalid, asks;
+    char sends_singly; /* segments were refused once */
     PyObject *passed; /* list of (raw, sender, when) */
     Sender *touched[SENDERS_MAX]; /* owned */
     int touched_count;
@@ -182,6 +168,8 @@ enum outcome { FAILED = -1, PASSES, ASKS };
 Sender *gate_sender(Gate *gate, const void *key, size_t length);
 /* What identifies this INVITE among all of the sender's trunk. */
 Identity gate_identity(const Sender *sender, const Call *call);
+/* Have the memory come that deciding about this call will read. */
+void gate_expect(const Gate *gate, const Sender *sender, const Call *call, const Identity *identity);
 /* Take a new attempt into account. ASKS: Python is to decide; *signs are of the limits. *entry is a new reference. */
 enum outcome gate_decide(Gate *gate, const Sender *sender, const Call *call, const Identity *identity, double now,
                          Entry **entry, uint64_t *signs);

@@ -119,7 +119,7 @@ static bool look_at(Gate *gate, Request *it)
     it->plain = true;
     it->sender = (Sender *)Py_NewRef((PyObject *)sender); /* Python may let go of every sender that is remembered */
     it->identity = gate_identity(sender, &it->call);
-    attempts_expect(gate->attempts, it->identity.attempt);
+    gate_expect(gate, sender, &it->call, &it->identity);
     return true;
 }
 

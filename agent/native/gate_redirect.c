@@ -8,9 +8,14 @@
 
 #include <errno.h>
 #include <netinet/in.h>
+#include <netinet/udp.h>
 #include <sys/socket.h>
 
 #include "reply.h"
+
+#ifndef UDP_SEGMENT
+#define UDP_SEGMENT 103 /* linux/udp.h; a kernel that does not know it refuses, and answers are sent singly */
+#endif
 
 #define MAX_BATCH 64 /* agent/ingress/datagrams.py */
 #define MAX_DATAGRAM 65535
@@ -322,7 +327,7 @@ static bool look_at(Batch *batch, Datagram *it)
     it->sender = (Sender *)Py_NewRef((PyObject *)sender); /* Python may let go of every sender that is remembered */
     it->identity = gate_identity(sender, &it->call);
     it->key = gate_tag(gate, &it->call, it->tag);
-    attempts_expect(gate->attempts, it->identity.attempt);
+    gate_expect(gate, sender, &it->call, &it->identity);
     transactions_expect(batch->transactions, it->key);
     return true;
 }
@@ -359,36 +364,123 @@ static int receive_some(int fd)
     return count < 0 && (errno == EAGAIN || errno == EWOULDBLOCK) ? 0 : count;
 }
 
-/* Send all; how many could not be sent. As send_some in udp.c. */
+/* ---- sending ----------------------------------------------------------------------------------------------------- */
+
+/* Answers of one length to one address leave as one datagram, which the kernel takes apart as late as it can
+ * (UDP_SEGMENT, Linux 4.18): an answer then costs it half. An SBC's messages are made alike, so that this is the rule. */
+typedef struct {
+    int count;
+    int members[MAX_BATCH]; /* indexes of batch->sending, in order */
+} Group;
+
+#define SEGMENT_MAX 1200 /* bytes: longer ones might not fit a path, and then the kernel refuses all of them */
+#define GROUP_BYTES_MAX 60000
+
+static bool fits(const Batch *batch, const Group *group, const Sending *it)
+{
+    const Sending *first = &batch->sending[group->members[0]];
+    return it->length == first->length && it->length <= SEGMENT_MAX && it->address_length == first->address_length &&
+           memcmp(it->address, first->address, it->address_length) == 0 &&
+           ((size_t)group->count + 1) * it->length <= GROUP_BYTES_MAX;
+}
+
+static int make_groups(const Batch *batch, Group *groups)
+{
+    int count = 0;
+    for (int i = 0; i < batch->sending_count; i++) {
+        int at = count;
+        while (!batch->gate->sends_singly && at > 0 && !fits(batch, &groups[at - 1], &batch->sending[i]))
+            at--;
+        if (batch->gate->sends_singly || at == 0) {
+            groups[count].count = 0;
+            at = ++count;
+        }
+        Group *group = &groups[at - 1];
+        group->members[group->count++] = i;
+    }
+    return count;
+}
+
+typedef union { /* aligned as a cmsghdr is */
+    struct cmsghdr head;
+    char room[CMSG_SPACE(sizeof(uint16_t))];
+} Control;
+
+/* Have `head` send [first, first + count) of the group. */
+static void point_at(const Batch *batch, const Group *group, int first, int count, struct mmsghdr *head,
+                     struct iovec *parts, Control *control)
+{
+    const Sending *it = &batch->sending[group->members[first]];
+    memset(head, 0, sizeof(*head));
+    head->msg_hdr.msg_name = (void *)it->address;
+    head->msg_hdr.msg_namelen = it->address_length;
+    head->msg_hdr.msg_iov = parts;
+    head->msg_hdr.msg_iovlen = (size_t)count;
+    for (int i = 0; i < count; i++) {
+        it = &batch->sending[group->members[first + i]];
+        parts[i] = (struct iovec){batch->gate->out + it->at, it->length};
+    }
+    if (count > 1) {
+        uint16_t size = (uint16_t)it->length;
+        memset(control, 0, sizeof(*control));
+        head->msg_hdr.msg_control = control;
+        head->msg_hdr.msg_controllen = sizeof(*control);
+        control->head.cmsg_level = SOL_UDP;
+        control->head.cmsg_type = UDP_SEGMENT;
+        control->head.cmsg_len = CMSG_LEN(sizeof(size));
+        memcpy(CMSG_DATA(&control->head), &size, sizeof(size));
+    }
+}
+
+static bool is_full(void) { return errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS || errno == EBADF; }
+
+/* Send the members of a group one by one; how many were sent. *full: there is no room for any more. */
+static int send_singly(int fd, Batch *batch, const Group *group, bool *full)
+{
+    int sent = 0;
+    for (int i = 0; i < group->count && !*full; i++) {
+        struct mmsghdr head;
+        struct iovec part;
+        ssize_t done;
+        point_at(batch, group, i, 1, &head, &part, NULL);
+        while ((done = sendmsg(fd, &head.msg_hdr, MSG_DONTWAIT)) < 0 && errno == EINTR) {}
+        sent += done >= 0;
+        *full = done < 0 && is_full();
+    }
+    return sent;
+}
+
+/* Send all; how many could not be sent. Never waits. */
 static int send_all(int fd, Batch *batch)
 {
+    static Group groups[MAX_BATCH]; /* as `datagrams` */
     struct mmsghdr heads[MAX_BATCH];
     struct iovec parts[MAX_BATCH];
-    int at = 0, sent = 0, count = batch->sending_count;
-    memset(heads, 0, (size_t)count * sizeof(heads[0]));
+    Control controls[MAX_BATCH];
+    int count = make_groups(batch, groups), at = 0, sent = 0, used = 0;
+    bool full = false;
     for (int i = 0; i < count; i++) {
-        Sending *it = &batch->sending[i];
-        parts[i] = (struct iovec){batch->gate->out + it->at, it->length};
-        heads[i].msg_hdr.msg_name = it->address;
-        heads[i].msg_hdr.msg_namelen = it->address_length;
-        heads[i].msg_hdr.msg_iov = &parts[i];
-        heads[i].msg_hdr.msg_iovlen = 1;
+        point_at(batch, &groups[i], 0, groups[i].count, &heads[i], &parts[used], &controls[i]);
+        used += groups[i].count;
     }
-    while (at < count) {
+    while (at < count && !full) {
         int done = sendmmsg(fd, heads + at, (unsigned)(count - at), MSG_DONTWAIT);
-        if (done > 0) {
-            at += done;
-            sent += done;
-        } else if (done < 0 && errno == EINTR) {
+        if (done < 0 && errno == EINTR)
             continue;
-        } else if (done < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS || errno == EBADF)) {
-            break;
-        } else {
-            at++; /* this one cannot be sent (no route, too long, not permitted): the others can */
+        for (int i = 0; i < done; i++)
+            sent += groups[at++].count;
+        if (done >= 0)
+            continue;
+        full = is_full();
+        if (!full) { /* this one cannot be sent: no route, not permitted, or not as segments on this way */
+            batch->gate->sends_singly |= groups[at].count > 1;
+            sent += send_singly(fd, batch, &groups[at++], &full);
         }
     }
-    return count - sent;
+    return batch->sending_count - sent;
 }
+
+/* ---- serving ----------------------------------------------------------------------------------------------------- */
 
 /* Memory of a table is far away: what a batch needs of it is asked for while the whole batch is read, and is there when
  * it is decided. */

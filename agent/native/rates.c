@@ -1,8 +1,7 @@
 /* The compiled twin of RateTable and RateBank in agent/policy/counters.py: same results, same overflow counts.
  *
- * Knows rates and keys (str), nothing of calls. Cells are plain C structs behind a Python object, so that the two
- * generations of a table are ordinary dicts and memory is ordinary Python memory. No call back into Python code
- * happens between reading and writing a cell: keys are exact str, whose hash and comparison run no Python code.
+ * Knows rates and keys (str, kept as 64-bit hashes), nothing of calls. The cells of a generation stand in one array, found
+ * by open addressing: a look-up touches one line of memory, which `expect` can have come beforehand.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -13,19 +12,26 @@
 #include "rates.h"
 
 #define BANK_MAX 32
+#define FIRST_CELLS 64
 
 typedef struct {
-    PyObject_HEAD
+    uint64_t key; /* 0: free */
     double due;
     double start;
-    long long attempts;
+    uint64_t attempts;
 } Cell;
+
+/* What was touched since a generation began. */
+typedef struct {
+    Cell *cells;
+    size_t mask; /* one less than how many there are, a power of two */
+    size_t count;
+} Cells;
 
 typedef struct {
     PyObject_HEAD
-    PyObject *young;
-    PyObject *old;
-    Py_ssize_t half;
+    Cells young, old;
+    size_t half;
     double rotate_at;
     double horizon;
     double window;
@@ -39,84 +45,109 @@ typedef struct {
     Py_ssize_t count;
     Table *tables[BANK_MAX];
     Py_ssize_t slots[BANK_MAX];
-    long long warn[BANK_MAX];
-    Cell *cells[BANK_MAX];
+    uint64_t warn[BANK_MAX]; /* 0: never, as every cell that was hit has an attempt */
+    uint64_t keys[BANK_MAX]; /* of the last hit, 0 where a limit does not apply */
 } Bank;
 
-static PyTypeObject CellType, TableType, BankType;
+static PyTypeObject TableType, BankType, CellType;
 
-/* -- cells ------------------------------------------------------------------------------------------------- */
+/* -- generations ------------------------------------------------------------------------------------------- */
 
-static PyMemberDef cell_members[] = {
-    {"due", T_DOUBLE, offsetof(Cell, due), READONLY, "when the next attempt is due, monotonic seconds"},
-    {"start", T_DOUBLE, offsetof(Cell, start), READONLY, "when the running window began"},
-    {"attempts", T_LONGLONG, offsetof(Cell, attempts), READONLY, "attempts in the running window"},
-    {NULL},
-};
+static Cell *place_of(const Cells *cells, uint64_t key)
+{
+    size_t at = (size_t)key & cells->mask;
+    while (cells->cells[at].key != 0 && cells->cells[at].key != key)
+        at = (at + 1) & cells->mask;
+    return &cells->cells[at];
+}
 
-static PyTypeObject CellType = {
-    PyVarObject_HEAD_INIT(NULL, 0)
-    .tp_name = "agent.native._rates.Cell",
-    .tp_basicsize = sizeof(Cell),
-    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
-    .tp_doc = "One key of a table.",
-    .tp_members = cell_members,
-};
+/* `places` is a power of two. */
+static bool cells_begin(Cells *cells, size_t places)
+{
+    *cells = (Cells){PyMem_Calloc(places, sizeof(Cell)), places - 1, 0};
+    return cells->cells != NULL;
+}
+
+/* Room for one more, at most half full: probes stay short. */
+static bool cells_room(Cells *cells)
+{
+    Cells larger;
+    if (2 * (cells->count + 1) <= cells->mask)
+        return true;
+    if (!cells_begin(&larger, 2 * (cells->mask + 1)))
+        return false;
+    for (size_t i = 0; i <= cells->mask; i++) {
+        if (cells->cells[i].key != 0)
+            *place_of(&larger, cells->cells[i].key) = cells->cells[i];
+    }
+    larger.count = cells->count;
+    PyMem_Free(cells->cells);
+    *cells = larger;
+    return true;
+}
+
+/* Without tombstones: what stands behind the hole and was pushed past it moves up. */
+static void cells_remove(Cells *cells, Cell *cell)
+{
+    size_t hole = (size_t)(cell - cells->cells);
+    cells->count--;
+    for (size_t at = (hole + 1) & cells->mask; cells->cells[at].key != 0; at = (at + 1) & cells->mask) {
+        size_t home = (size_t)cells->cells[at].key & cells->mask;
+        if (((at - home) & cells->mask) >= ((at - hole) & cells->mask)) {
+            cells->cells[hole] = cells->cells[at];
+            hole = at;
+        }
+    }
+    cells->cells[hole].key = 0;
+}
 
 /* -- tables ------------------------------------------------------------------------------------------------ */
 
-static int rotate(Table *t, double now)
+static bool rotate(Table *t, double now)
 {
-    PyObject *fresh = PyDict_New();
-    if (fresh == NULL)
-        return -1;
-    PyObject *gone = t->old;
+    Cells fresh;
+    if (!cells_begin(&fresh, FIRST_CELLS)) {
+        PyErr_NoMemory();
+        return false;
+    }
+    PyMem_Free(t->old.cells);
     t->old = t->young;
     t->young = fresh;
     t->rotate_at = now + t->horizon;
-    Py_XDECREF(gone);
-    return 0;
+    return true;
 }
 
-/* A new reference to the key's cell in the young generation, made or brought over from the old one. */
-static Cell *revive(Table *t, PyObject *key, double now)
+/* The key's cell in the young generation, made or brought over from the old one. */
+static Cell *revive(Table *t, uint64_t key, double now)
 {
-    Cell *cell = (Cell *)PyDict_GetItemWithError(t->old, key);
-    if (cell != NULL) {
-        Py_INCREF(cell);
-        if (PyDict_DelItem(t->old, key) < 0)
-            goto failed;
-    } else {
-        if (PyErr_Occurred())
-            return NULL;
-        cell = PyObject_New(Cell, &CellType);
-        if (cell == NULL)
-            return NULL;
-        cell->due = cell->start = now;
-        cell->attempts = 0;
+    Cell cell = {key, now, now, 0};
+    Cell *known = place_of(&t->old, key);
+    if (known->key != 0) {
+        cell = *known;
+        cells_remove(&t->old, known);
     }
-    if (PyDict_GET_SIZE(t->young) >= t->half) {
-        t->overflows += PyDict_GET_SIZE(t->old);
-        if (rotate(t, now) < 0)
-            goto failed;
+    if (t->young.count >= t->half) {
+        t->overflows += (long long)t->old.count;
+        if (!rotate(t, now))
+            return NULL;
     }
-    if (PyDict_SetItem(t->young, key, (PyObject *)cell) < 0)
-        goto failed;
-    return cell;
-failed:
-    Py_DECREF(cell);
-    return NULL;
-}
-
-/* Count one attempt; a new reference to the cell, NULL with an exception set. `key` is an exact str. */
-static Cell *hit(Table *t, PyObject *key, double now)
-{
-    if (now >= t->rotate_at && rotate(t, now) < 0)
+    if (!cells_room(&t->young)) {
+        PyErr_NoMemory();
         return NULL;
-    Cell *cell = (Cell *)PyDict_GetItemWithError(t->young, key);
-    if (cell != NULL)
-        Py_INCREF(cell);
-    else if (PyErr_Occurred() || (cell = revive(t, key, now)) == NULL)
+    }
+    Cell *place = place_of(&t->young, key);
+    *place = cell;
+    t->young.count++;
+    return place;
+}
+
+/* Count one attempt; the cell until the next hit, NULL with an exception set. */
+static Cell *hit(Table *t, uint64_t key, double now)
+{
+    if (now >= t->rotate_at && !rotate(t, now))
+        return NULL;
+    Cell *cell = place_of(&t->young, key);
+    if (cell->key == 0 && (cell = revive(t, key, now)) == NULL)
         return NULL;
     double age = now - cell->start;
     if (age >= 0.0 && age < t->window) {
@@ -128,9 +159,18 @@ static Cell *hit(Table *t, PyObject *key, double now)
     return cell;
 }
 
-static int conforms(const Table *t, const Cell *cell, double now)
+/* The cell that was hit last under this key; NULL if it was forgotten since. */
+static Cell *find(const Table *t, uint64_t key)
 {
-    double early = cell->due - now;
+    Cell *cell = place_of(&t->young, key);
+    if (cell->key == 0)
+        cell = place_of(&t->old, key);
+    return cell->key != 0 ? cell : NULL;
+}
+
+static int conforms(const Table *t, double due, double now)
+{
+    double early = due - now;
     return early <= t->tolerance || early > 2 * (t->tolerance + t->interval);
 }
 
@@ -163,41 +203,38 @@ static PyObject *table_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     Table *t = (Table *)type->tp_alloc(type, 0);
     if (t == NULL)
         return NULL;
-    t->half = capacity / 2 > 1 ? capacity / 2 : 1;
+    t->half = capacity / 2 > 1 ? (size_t)capacity / 2 : 1;
     t->rotate_at = -INFINITY;
-    t->young = PyDict_New();
-    t->old = PyDict_New();
-    if (t->young == NULL || t->old == NULL || configure(t, window, interval, tolerance) < 0) {
+    if (!cells_begin(&t->young, FIRST_CELLS) || !cells_begin(&t->old, FIRST_CELLS)) {
+        Py_DECREF(t);
+        return PyErr_NoMemory();
+    }
+    if (configure(t, window, interval, tolerance) < 0) {
         Py_DECREF(t);
         return NULL;
     }
     return (PyObject *)t;
 }
 
-static int table_traverse(Table *t, visitproc visit, void *arg)
-{
-    Py_VISIT(t->young);
-    Py_VISIT(t->old);
-    return 0;
-}
-
-static int table_clear(Table *t)
-{
-    Py_CLEAR(t->young);
-    Py_CLEAR(t->old);
-    return 0;
-}
-
 static void table_dealloc(Table *t)
 {
-    PyObject_GC_UnTrack(t);
-    table_clear(t);
+    PyMem_Free(t->young.cells);
+    PyMem_Free(t->old.cells);
     Py_TYPE(t)->tp_free((PyObject *)t);
 }
 
-static Py_ssize_t table_length(Table *t)
+static Py_ssize_t table_length(Table *t) { return (Py_ssize_t)(t->young.count + t->old.count); }
+
+/* The key as it is counted by, 0 for no text or with an exception set. */
+static uint64_t read_key(PyObject *text)
 {
-    return PyDict_GET_SIZE(t->young) + PyDict_GET_SIZE(t->old);
+    Py_ssize_t length;
+    if (!PyUnicode_CheckExact(text)) {
+        PyErr_SetString(PyExc_TypeError, "every key must be exactly a str");
+        return 0;
+    }
+    const char *at = PyUnicode_AsUTF8AndSize(text, &length);
+    return at != NULL ? rate_key(at, (size_t)length) : 0;
 }
 
 static PyObject *table_configure(Table *t, PyObject *args)
@@ -210,35 +247,69 @@ static PyObject *table_configure(Table *t, PyObject *args)
     Py_RETURN_NONE;
 }
 
+/* A cell as it was when it was hit. */
+typedef struct {
+    PyObject_HEAD
+    uint64_t key;
+    double due;
+    double start;
+    unsigned long long attempts;
+} CellObject;
+
+static PyMemberDef cell_members[] = {
+    {"due", T_DOUBLE, offsetof(CellObject, due), READONLY, "when the next attempt is due, monotonic seconds"},
+    {"start", T_DOUBLE, offsetof(CellObject, start), READONLY, "when the running window began"},
+    {"attempts", T_ULONGLONG, offsetof(CellObject, attempts), READONLY, "attempts in the running window"},
+    {NULL},
+};
+
+static PyTypeObject CellType = {
+    PyVarObject_HEAD_INIT(NULL, 0)
+    .tp_name = "agent.native._rates.Cell",
+    .tp_basicsize = sizeof(CellObject),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .tp_doc = "One key of a table, as it was when it was hit.",
+    .tp_members = cell_members,
+};
+
 static PyObject *table_hit(Table *t, PyObject *args)
 {
-    PyObject *key;
+    PyObject *text;
     double now;
-    if (!PyArg_ParseTuple(args, "Ud:hit", &key, &now))
+    if (!PyArg_ParseTuple(args, "Od:hit", &text, &now))
         return NULL;
-    if (!PyUnicode_CheckExact(key)) {
-        PyErr_SetString(PyExc_TypeError, "the key must be exactly a str");
-        return NULL;
+    uint64_t key = read_key(text);
+    if (key == 0 && !PyErr_Occurred())
+        PyErr_SetString(PyExc_ValueError, "an empty key is not counted by");
+    Cell *cell = key != 0 ? hit(t, key, now) : NULL;
+    CellObject *object = cell != NULL ? PyObject_New(CellObject, &CellType) : NULL;
+    if (object != NULL) {
+        object->key = key;
+        object->due = cell->due;
+        object->start = cell->start;
+        object->attempts = cell->attempts;
     }
-    return (PyObject *)hit(t, key, now);
+    return (PyObject *)object;
 }
 
 static PyObject *table_conforms(Table *t, PyObject *args)
 {
-    Cell *cell;
+    CellObject *cell;
     double now;
     if (!PyArg_ParseTuple(args, "O!d:conforms", &CellType, &cell, &now))
         return NULL;
-    return PyBool_FromLong(conforms(t, cell, now));
+    return PyBool_FromLong(conforms(t, cell->due, now));
 }
 
 static PyObject *table_admit(Table *t, PyObject *args)
 {
-    Cell *cell;
+    CellObject *object;
     double now;
-    if (!PyArg_ParseTuple(args, "O!d:admit", &CellType, &cell, &now))
+    if (!PyArg_ParseTuple(args, "O!d:admit", &CellType, &object, &now))
         return NULL;
-    admit(t, cell, now);
+    Cell *cell = find(t, object->key);
+    if (cell != NULL)
+        admit(t, cell, now);
     Py_RETURN_NONE;
 }
 
@@ -264,11 +335,9 @@ static PyTypeObject TableType = {
     PyVarObject_HEAD_INIT(NULL, 0)
     .tp_name = "agent.native._rates.RateTable",
     .tp_basicsize = sizeof(Table),
-    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .tp_flags = Py_TPFLAGS_DEFAULT,
     .tp_doc = "The cells of one limit; see agent.policy.counters.RateTablePy.",
     .tp_new = table_new,
-    .tp_traverse = (traverseproc)table_traverse,
-    .tp_clear = (inquiry)table_clear,
     .tp_dealloc = (destructor)table_dealloc,
     .tp_methods = table_methods,
     .tp_members = table_members,
@@ -277,28 +346,10 @@ static PyTypeObject TableType = {
 
 /* -- the bank ---------------------------------------------------------------------------------------------- */
 
-static int bank_clear(Bank *b)
-{
-    for (Py_ssize_t i = 0; i < b->count; i++) {
-        Py_CLEAR(b->tables[i]);
-        Py_CLEAR(b->cells[i]);
-    }
-    return 0;
-}
-
-static int bank_traverse(Bank *b, visitproc visit, void *arg)
-{
-    for (Py_ssize_t i = 0; i < b->count; i++) {
-        Py_VISIT(b->tables[i]);
-        Py_VISIT(b->cells[i]);
-    }
-    return 0;
-}
-
 static void bank_dealloc(Bank *b)
 {
-    PyObject_GC_UnTrack(b);
-    bank_clear(b);
+    for (Py_ssize_t i = 0; i < b->count; i++)
+        Py_XDECREF(b->tables[i]);
     Py_TYPE(b)->tp_free((PyObject *)b);
 }
 
@@ -313,9 +364,10 @@ static int bank_fill(Bank *b, PyObject *tables, PyObject *slots, PyObject *warn)
     for (Py_ssize_t i = 0; i < count; i++) {
         PyObject *table = PyTuple_GET_ITEM(tables, i);
         Py_ssize_t slot = PyLong_AsSsize_t(PyTuple_GET_ITEM(slots, i));
-        b->warn[i] = PyLong_AsLongLong(PyTuple_GET_ITEM(warn, i));
+        long long warn_at = PyLong_AsLongLong(PyTuple_GET_ITEM(warn, i));
         if (PyErr_Occurred())
             return -1;
+        b->warn[i] = warn_at > 0 ? (uint64_t)warn_at : 0;
         if (!PyObject_TypeCheck(table, &TableType) || slot < 0) {
             PyErr_SetString(PyExc_TypeError, "a bank is made of RateTables and indexes from 0");
             return -1;
@@ -341,29 +393,39 @@ static PyObject *bank_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     return (PyObject *)b;
 }
 
+static void expect_all(PyObject *bank, const uint64_t *keys, Py_ssize_t count)
+{
+    const Bank *b = (const Bank *)bank;
+    for (Py_ssize_t i = 0; i < b->count; i++) {
+        const Table *t = b->tables[i];
+        uint64_t key = b->slots[i] < count ? keys[b->slots[i]] : 0;
+        if (key == 0)
+            continue;
+        __builtin_prefetch(&t->young.cells[key & t->young.mask], 1);
+        if (t->old.count > 0)
+            __builtin_prefetch(&t->old.cells[key & t->old.mask], 1);
+    }
+}
+
 /* As RateBankPy.hit, for keys that stand in an array; false with an exception set. */
-static bool hit_all(PyObject *bank, PyObject *const *keys, Py_ssize_t count, double now, uint64_t *over)
+static bool hit_all(PyObject *bank, const uint64_t *keys, Py_ssize_t count, double now, uint64_t *over)
 {
     Bank *b = (Bank *)bank;
     *over = 0;
     for (Py_ssize_t i = 0; i < b->count; i++) {
-        Py_CLEAR(b->cells[i]);
+        b->keys[i] = 0;
         if (b->slots[i] >= count) {
             PyErr_SetString(PyExc_IndexError, "fewer keys than the bank counts by");
             return false;
         }
-        PyObject *key = keys[b->slots[i]];
-        if (!PyUnicode_CheckExact(key)) {
-            PyErr_SetString(PyExc_TypeError, "every key must be exactly a str");
-            return false;
-        }
-        if (PyUnicode_GET_LENGTH(key) == 0)
+        uint64_t key = keys[b->slots[i]];
+        if (key == 0)
             continue;
         Cell *cell = hit(b->tables[i], key, now);
         if (cell == NULL)
             return false;
-        b->cells[i] = cell;
-        if (!conforms(b->tables[i], cell, now))
+        b->keys[i] = key;
+        if (!conforms(b->tables[i], cell->due, now))
             *over |= (uint64_t)1 << i;
         if (cell->attempts == b->warn[i])
             *over |= (uint64_t)1 << (BANK_MAX + i);
@@ -371,30 +433,39 @@ static bool hit_all(PyObject *bank, PyObject *const *keys, Py_ssize_t count, dou
     return true;
 }
 
+/* The cell of table i that the last hit was about, NULL if there was none. */
+static Cell *cell_of(const Bank *b, Py_ssize_t i) { return b->keys[i] != 0 ? find(b->tables[i], b->keys[i]) : NULL; }
+
 static void admit_all(PyObject *bank, double now)
 {
     Bank *b = (Bank *)bank;
     for (Py_ssize_t i = 0; i < b->count; i++) {
-        Cell *cell = b->cells[i];
-        if (cell != NULL && conforms(b->tables[i], cell, now))
+        Cell *cell = cell_of(b, i);
+        if (cell != NULL && conforms(b->tables[i], cell->due, now))
             admit(b->tables[i], cell, now);
-        Py_CLEAR(b->cells[i]);
+        b->keys[i] = 0;
     }
 }
 
+#define KEYS_MAX 64 /* that a Python caller may give: five, and one for each limit */
+
 static PyObject *bank_hit(Bank *b, PyObject *const *args, Py_ssize_t nargs)
 {
-    if (nargs != 2 || !PyTuple_CheckExact(args[0])) {
+    if (nargs != 2 || !PyTuple_CheckExact(args[0]) || PyTuple_GET_SIZE(args[0]) > KEYS_MAX) {
         PyErr_SetString(PyExc_TypeError, "hit takes a tuple of keys and the time");
         return NULL;
     }
     double now = PyFloat_AsDouble(args[1]);
     if (now == -1.0 && PyErr_Occurred())
         return NULL;
-    uint64_t over;
-    if (!hit_all((PyObject *)b, &PyTuple_GET_ITEM(args[0], 0), PyTuple_GET_SIZE(args[0]), now, &over))
-        return NULL;
-    return PyLong_FromUnsignedLongLong(over);
+    uint64_t keys[KEYS_MAX], over;
+    Py_ssize_t count = PyTuple_GET_SIZE(args[0]);
+    for (Py_ssize_t i = 0; i < count; i++) {
+        keys[i] = read_key(PyTuple_GET_ITEM(args[0], i));
+        if (keys[i] == 0 && PyErr_Occurred())
+            return NULL;
+    }
+    return hit_all((PyObject *)b, keys, count, now, &over) ? PyLong_FromUnsignedLongLong(over) : NULL;
 }
 
 static PyObject *bank_attempts(Bank *b, PyObject *arg)
@@ -406,7 +477,8 @@ static PyObject *bank_attempts(Bank *b, PyObject *arg)
         PyErr_SetString(PyExc_IndexError, "no such limit");
         return NULL;
     }
-    return PyLong_FromLongLong(b->cells[i] == NULL ? 0 : b->cells[i]->attempts);
+    const Cell *cell = cell_of(b, i);
+    return PyLong_FromUnsignedLongLong(cell == NULL ? 0 : cell->attempts);
 }
 
 static PyObject *bank_admit(Bank *b, PyObject *arg)
@@ -429,18 +501,16 @@ static PyTypeObject BankType = {
     PyVarObject_HEAD_INIT(NULL, 0)
     .tp_name = "agent.native._rates.RateBank",
     .tp_basicsize = sizeof(Bank),
-    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .tp_flags = Py_TPFLAGS_DEFAULT,
     .tp_doc = "All rate limits of a policy; see agent.policy.counters.RateBankPy.",
     .tp_new = bank_new,
-    .tp_traverse = (traverseproc)bank_traverse,
-    .tp_clear = (inquiry)bank_clear,
     .tp_dealloc = (destructor)bank_dealloc,
     .tp_methods = bank_methods,
 };
 
 /* -- module ------------------------------------------------------------------------------------------------ */
 
-static const RatesApi api = {&BankType, hit_all, admit_all};
+static const RatesApi api = {&BankType, expect_all, hit_all, admit_all};
 
 static struct PyModuleDef module = {
     PyModuleDef_HEAD_INIT,

@@ -26,9 +26,16 @@ class PolicyKeeper:
         self._changes = changes
         self._log = log
         self._turn = asyncio.Lock()
+        self.managed: Policy | None = None
+        """What a controller has put into force; a reload comes back to it. None: the file decides."""
 
     async def reload(self) -> Policy:
-        """Read the configured file again. Raises ConfigError or ConfigErrors, and then nothing has changed."""
+        """Read the configured file again, or come back to what the controller gave.
+
+        Raises ConfigError or ConfigErrors, and then nothing has changed.
+        """
+        if (managed := self.managed) is not None:
+            return await self._change(lambda: managed, "controller")
         return await self._change(lambda: load_policy(self._file), str(self._file))
 
     async def apply(self, text: str) -> Policy:
@@ -37,6 +44,11 @@ class PolicyKeeper:
         Its lists are looked for in the folder of the configured file. Raises like `reload`.
         """
         return await self._change(lambda: open_policy(from_toml(text), self._file.parent), "admin socket")
+
+    async def take(self, policy: Policy, *, managed: bool) -> None:
+        """Decide by this one, which is compiled already. `managed`: it is a controller's."""
+        await self._change(lambda: policy, "controller")
+        self.managed = policy if managed else None
 
     async def _change(self, load: Callable[[], Policy], source: str) -> Policy:
         async with self._turn:

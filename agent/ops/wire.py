@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+from google.protobuf.json_format import MessageToJson
+
 from agent.model import ConfigError, ConfigErrors
 from agent.ops.metrics import epoch
 from agent.ops.readings import Readings, rule_modes
@@ -32,6 +34,11 @@ def status_message(readings: Readings) -> pb.Status:
     for name, (healthy, detail) in readings.health().items():
         status.components.add(component=name, healthy=healthy, detail=detail)
     return status
+
+
+def status_json(readings: Readings) -> str:
+    """The same as one JSON object."""
+    return MessageToJson(status_message(readings), preserving_proto_field_name=True, indent=None)
 
 
 def field_errors(error: ConfigError) -> list[pb.FieldError]:

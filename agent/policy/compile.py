@@ -17,6 +17,7 @@ from agent.numbers.patterns import NumberPatterns
 from agent.policy.compile_identity import compile_identity, compile_signing
 from agent.policy.compile_parts import DAY, Parts, default_country
 from agent.policy.counters import BANK_MAX, Rate
+from agent.policy.leases import Partition
 from agent.policy.policy import (
     CallerIdSpec,
     DnoSpec,
@@ -63,6 +64,13 @@ SCOPES: Final = {
     pb.SCOPE_CALLING: Scope.CALLING,
     pb.SCOPE_CALLED: Scope.CALLED,
     pb.SCOPE_CALLED_PREFIX: Scope.CALLED_PREFIX,
+}
+# Every key of a fleet's limit is leased by itself: their number must not grow with the callers.
+FLEET_SCOPES: Final = (Scope.GLOBAL, Scope.TRUNK, Scope.CUSTOMER, Scope.CALLED_PREFIX)
+PARTITIONS: Final = {
+    pb.PARTITION_SAFE: Partition.SAFE,
+    pb.PARTITION_HOLD: Partition.HOLD,
+    pb.PARTITION_OPEN: Partition.OPEN,
 }
 
 
@@ -265,6 +273,7 @@ class _Compiler(Parts):
         block = written.block_source_seconds
         if not 0 <= block <= BLOCK_MAX:
             self.wrong(f"{field}.block_source_seconds", f"must be from 0 to {BLOCK_MAX:g}")
+        fleet = self._fleet(written, scope, rate, field)
         if rule is None or scope is None:
             return None
         return LimitSpec(
@@ -279,7 +288,19 @@ class _Compiler(Parts):
             written.warn_at or 0.8,
             drop_above,
             block,
+            fleet,
         )
+
+    def _fleet(self, written: pb.Limit, scope: Scope | None, rate: Rate | None, field: str) -> Partition | None:
+        if not written.fleet:
+            return None
+        if rate is None:
+            self.wrong(f"{field}.fleet", "goes with a rate; calls in progress are counted by each agent")
+        if scope is not None and scope not in FLEET_SCOPES:
+            self.wrong(f"{field}.fleet", "goes with the scopes " + ", ".join(s.value for s in FLEET_SCOPES))
+        if written.fleet not in PARTITIONS:
+            self.wrong(f"{field}.fleet", f"has the value {written.fleet}, which this version does not know")
+        return PARTITIONS.get(written.fleet)
 
     def _prefixes(self, written: pb.Limit, field: str) -> None:
         if (written.scope == pb.SCOPE_CALLED_PREFIX) != bool(written.called_prefixes):

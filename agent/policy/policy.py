@@ -12,6 +12,7 @@ from agent.numbers.dno import DnoList
 from agent.numbers.patterns import NumberPatterns
 from agent.policy.counters import Rate
 from agent.policy.emergency import FULL_NUMBERS, destination, is_esnet
+from agent.policy.leases import Partition
 from agent.policy.trunks import AddressBook, Networks
 
 # PASSporT types that say something else than who calls (IANA): of a call that has no other, nobody has vouched for the
@@ -117,7 +118,10 @@ class CallerIdSpec:
 
 @dataclass(frozen=True, slots=True)
 class LimitSpec:
-    """One limit. `rate` None: no rate limit; `sessions` 0: no session limit; `drop_above` inf: never drop."""
+    """One limit. `rate` None: no rate limit; `sessions` 0: no session limit; `drop_above` inf: never drop.
+
+    `fleet` None: the rate is this agent's alone.
+    """
 
     rule: RuleSpec
     name: str
@@ -130,6 +134,7 @@ class LimitSpec:
     warn_at: float
     drop_above: float
     block_source: float = 0.0  # seconds
+    fleet: Partition | None = None
 
 
 @dataclass(frozen=True, slots=True)

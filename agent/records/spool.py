@@ -230,6 +230,16 @@ class Spool:
         return Watermark(self._store.manifest.epoch, self._store.committed)
 
     @property
+    def settled(self) -> Watermark:
+        """The same, but for what a crash could still undo: numbers of records that were lost to a full queue a moment
+        ago could be given again. What is told to others goes no further than this."""
+        return Watermark(self._store.manifest.epoch, min(self._store.committed, self._store.settled))
+
+    def uploaded(self, sequence: int) -> None:
+        """Somebody else has everything up to and with this: it stays for as long as there is room, and goes first."""
+        self._store.uploaded = sequence
+
+    @property
     def dropped_ranges(self) -> tuple[DroppedRange, ...]:
         """What had to be let go, of this run and earlier ones."""
         return self._store.manifest.dropped

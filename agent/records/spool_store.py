@@ -76,6 +76,10 @@ class SpoolStore:
         self.disk_short = False
         # The last sequence that is on disk: everything up to it is, or is reported as dropped.
         self.committed = 0
+        # The last sequence that will never be given again, whatever happens to this process or its host.
+        self.settled = 0
+        # What somebody else has for good: it may go without being a loss.
+        self.uploaded = 0
         self._settings = settings
         self._directory = settings.directory
         self._lock = -1
@@ -111,6 +115,7 @@ class SpoolStore:
         self.committed = self._next - 1
         for stored in found.segments:
             self._sealed[stored.name.stream].append(stored)
+            self.settled = max(self.settled, stored.name.last)
         self._unread.extend(found.unread)
         self._report(found)
         self._manifest_behind = True
@@ -197,6 +202,7 @@ class SpoolStore:
         for _ in run:
             self._pending.popleft()
         self.committed = run[-1].last if self._pending else self._next - 1
+        self.settled = max(self.settled, run[-1].last)
         self.counts.committed += records
         self.counts.syncs += 1
         if segment.size >= self._settings.segment_bytes:
@@ -249,7 +255,7 @@ class SpoolStore:
             if self._aside:
                 self._drop_aside()
                 continue
-            oldest = self._sealed[Kind.ALLOWED] or self._sealed[Kind.REFUSED]
+            oldest = self._uploaded_ones() or self._sealed[Kind.ALLOWED] or self._sealed[Kind.REFUSED]
             if not oldest:
                 return
             self._drop(oldest.popleft(), TOTAL_BYTES, when)
@@ -265,8 +271,9 @@ class SpoolStore:
             self._make_room(when)
 
     def _make_room(self, when: float) -> bool:
-        """Let the oldest segment of allowed calls go, the one that is being written too. False when there is none."""
-        sealed = self._sealed[Kind.ALLOWED]
+        """Let go of a segment: one that is uploaded, else the oldest of allowed calls, the one that is being written
+        too. False when there is none."""
+        sealed = self._uploaded_ones() or self._sealed[Kind.ALLOWED]
         if not sealed and Kind.ALLOWED in self._open:
             self._seal(Kind.ALLOWED)
         if not sealed:
@@ -275,8 +282,15 @@ class SpoolStore:
         return True
 
     def _drop(self, stored: Stored, reason: str, when: float) -> None:
-        """First the manifest says so, then the file goes: a crash in between is finished by the next start."""
+        """First the manifest says so, then the file goes: a crash in between is finished by the next start.
+
+        What is uploaded is no loss, and just goes.
+        """
         name = stored.name
+        if name.last <= self.uploaded:
+            with contextlib.suppress(FileNotFoundError):
+                stored.path.unlink()
+            return
         self._dropped(
             DroppedRange(self.manifest.epoch, name.first, name.last, name.stream.word, name.count, reason, when)
         )
@@ -284,6 +298,13 @@ class SpoolStore:
             self._save_manifest()
         with contextlib.suppress(FileNotFoundError):
             stored.path.unlink()
+
+    def _uploaded_ones(self) -> deque[Stored] | None:
+        """The stream whose oldest segment is uploaded, if there is one."""
+        for sealed in self._sealed.values():
+            if sealed and sealed[0].name.last <= self.uploaded:
+                return sealed
+        return None
 
     def _drop_aside(self) -> None:
         """Damaged files go before anything that can be read does."""
@@ -324,6 +345,7 @@ class SpoolStore:
     def _save_manifest(self) -> None:
         self.manifest = replace(self.manifest, next=max(self.manifest.next, self.committed + 1))
         write_manifest(self._directory, self.manifest)
+        self.settled = max(self.settled, self.manifest.next - 1)
         self._manifest_behind = False
 
     def _report(self, found: Recovered) -> None:

@@ -190,9 +190,8 @@ async def paced(channel: Any, ready: list[bytes], rate: float) -> list[float]:
     async def write() -> None:
         began = loop.time()
         for n, message in enumerate(ready):
-            wait = began + n / rate - loop.time()
-            if wait > 0:
-                await asyncio.sleep(wait)
+            while began + n / rate > loop.time():  # asyncio's timers have a millisecond's grain: they would make bursts
+                await asyncio.sleep(0)
             sent[ids[n]] = perf_counter()
             await call.write(message)
         await call.done_writing()

@@ -23,6 +23,7 @@ from pathlib import Path
 from time import perf_counter, sleep
 
 from agent.ingress.datagrams import MAX_BATCH, pack_address, recv_batch, send_batch
+from agent.sip.transactions import T1
 from tests.benchmarks.lists import write_plain_list
 from tests.benchmarks.messages import invite
 
@@ -274,12 +275,18 @@ def compare(rounds: int = ROUNDS) -> dict[bool, tuple[Measured, Measured | None]
         found: dict[bool, list[list[Measured]]] = {False: [], True: []}
         for number in range(1, 2 * rounds + 1):
             acknowledge = number % 2 == 0
-            found[acknowledge].append([measure(*server, number, acknowledge=acknowledge) for server in servers])
+            row = [measure(*server, number, acknowledge=acknowledge) for server in servers]
+            if acknowledge or all(UNACKNOWLEDGED / one.calls_per_s < T1 for one in row):  # else answers came twice
+                found[acknowledge].append(row)
     result = {}
     for acknowledge, rows in found.items():
         if any(one.statuses != row[0].statuses for row in rows for one in row):
             raise RuntimeError(f"the servers decide differently: {rows}")
-        mine, *theirs = (sorted(column, key=lambda one: one.cpu_us)[rounds // 2] for column in zip(*rows, strict=True))
+        if not rows:
+            raise RuntimeError("this machine is too busy to answer calls before they are sent again")
+        mine, *theirs = (
+            sorted(column, key=lambda one: one.cpu_us)[len(rows) // 2] for column in zip(*rows, strict=True)
+        )
         result[acknowledge] = mine, theirs[0] if theirs else None
     return result
 

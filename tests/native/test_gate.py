@@ -36,6 +36,7 @@ pytestmark = pytest.mark.skipif(native.gate is None, reason="the gate is not bui
 START = 1_000.0
 WHEN = 1_800_000_000.0
 EXAMPLES = 60
+SO_NO_CHECK = 11  # asm-generic/socket.h
 
 
 class Records(RecordSink):
@@ -76,9 +77,9 @@ class Side:
 class Redirect(Side):
     """The redirect server's UDP socket, served by hand."""
 
-    def __init__(self, message: pb.Policy, stack: ExitStack, *, compiled: bool) -> None:
+    def __init__(self, message: pb.Policy, stack: ExitStack, *, compiled: bool, host: str = "127.0.0.1") -> None:
         super().__init__(message, compiled=compiled)
-        listen = Listen("127.0.0.1", 0)
+        listen = Listen(host, 0)
         self.endpoint = UdpEndpoint(
             self.service, listen, RedirectSettings(), lambda: self.now, lambda: WHEN + self.now, self.failures.append
         )
@@ -157,12 +158,12 @@ def as_sent(one: Sent) -> bytes:
 
 
 def answers(sockets: dict[int, socket.socket]) -> dict[int, list[bytes]]:
-    """What came back to each sender; the order among copies that were due at once does not matter."""
+    """What came back to each sender. The order of one batch does not matter: answers of one length go together."""
     got: dict[int, list[bytes]] = {}
     for last, sock in sockets.items():
         while batch := recv_batch(sock.fileno(), 64):
             got.setdefault(last, []).extend(payload for payload, _ in batch)
-    return got
+    return {last: sorted(payloads) for last, payloads in got.items()}
 
 
 @pytest.mark.parametrize("policy", range(len(policies())))
@@ -189,10 +190,55 @@ def test_redirected_traffic_is_answered_counted_and_recorded_as_by_the_reference
             got = []
             for side in sides:
                 side.serve(later)
-                got.append({last: sorted(payloads) for last, payloads in answers(sockets).items()})
+                got.append(answers(sockets))
             assert got[0] == got[1]
         assert sides[0].state() == sides[1].state()
         assert sides[0].failures == []
+
+
+def invites(count: int, length: int = 0) -> list[bytes]:
+    """New calls of a trunk; each `length`th is longer than the others."""
+    return [
+        b"INVITE sip:+13035550199@sbc.example.net SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.10;rport;branch=z9hG4bK%06d%s\r\n"
+        b"From: <sip:+12015550100@a.example.net>;tag=t\r\nTo: <sip:+13035550199@sbc.example.net>\r\n"
+        b"Call-ID: %06d@a.example.net\r\nCSeq: 1 INVITE\r\nContent-Length: 0\r\n\r\n"
+        % (n, b"x" * (n if length and n % length == 0 else 0), n)
+        for n in range(count)
+    ]
+
+
+@pytest.mark.parametrize("longer", [0, 1, 3])
+@pytest.mark.parametrize("host", ["127.0.0.2", "::1"])
+def test_every_call_of_a_full_batch_gets_its_answer_whatever_their_lengths(host: str, longer: int) -> None:
+    with ExitStack() as stack:
+        side = Redirect(policies()[0], stack, compiled=True, host="::1" if ":" in host else "127.0.0.1")
+        callers = [stack.enter_context(bound_socket(Listen(host, 0), socket.SOCK_DGRAM)) for _ in range(2)]
+        raws = invites(150, longer)
+        for n, raw in enumerate(raws):
+            callers[n % 2].sendto(raw, side.socket.getsockname())
+        side.serve(0.0)
+        got = [payload for caller in callers for _ in range(3) for payload, _ in recv_batch(caller.fileno(), 64)]
+        assert sorted(scan(payload).call_id for payload in got) == sorted(scan(raw).call_id for raw in raws)
+        assert {scan(payload).status for payload in got} == {404}
+        assert side.endpoint.unsent == 0
+
+
+def test_answers_that_cannot_leave_together_leave_one_by_one() -> None:
+    """From a socket without checksums the kernel takes no segments."""
+    with ExitStack() as stack:
+        side = Redirect(policies()[0], stack, compiled=True)
+        caller = stack.enter_context(bound_socket(Listen("127.0.0.2", 0), socket.SOCK_DGRAM))
+        side.socket.setsockopt(socket.SOL_SOCKET, SO_NO_CHECK, 1)
+        for _ in range(2):
+            for raw in invites(40):
+                caller.sendto(raw, side.socket.getsockname())
+            side.serve(0.0)
+        got = [payload for _ in range(2) for payload, _ in recv_batch(caller.fileno(), 64)]
+        assert len(got) == 80
+        assert side.endpoint.unsent == 0
+        assert side.endpoint._gates is not None
+        assert (gate := side.endpoint._gates.gate) is not None
+        assert gate.sends_singly
 
 
 def request(number: int, one: Sent) -> screening_pb.ScreenRequest:

@@ -30,6 +30,7 @@ from tests.records.decisions import REFUSAL
 # A fresh spool every so often: each look reads all of it.
 ROUNDS_PER_SPOOL = 10
 LIFE_SECONDS = 0.09
+OPEN_SECONDS = 10.0
 GROUP = 16
 
 
@@ -61,8 +62,9 @@ async def child(directory: Path, supply: list[Decision], pipe: int) -> None:
     signal.pause()
 
 
-def one_life(directory: Path, supply: list[Decision], seconds: float) -> list[str]:
-    """Fork a writer, kill it after so long, and give back what it said."""
+def one_life(directory: Path, supply: list[Decision], seconds: float, *, at_work: bool) -> list[str]:
+    """Fork a writer, kill it after so long, and give back what it said. `at_work`: so long after its spool was open, as
+    a disk that others keep busy would else have most writers killed before."""
     ours, theirs = os.pipe()
     process = os.fork()
     if not process:
@@ -72,11 +74,13 @@ def one_life(directory: Path, supply: list[Decision], seconds: float) -> list[st
         finally:
             os._exit(1)
     os.close(theirs)
-    deadline, said = time.monotonic() + seconds, b""
+    deadline, said = time.monotonic() + (OPEN_SECONDS if at_work else seconds), b""
     while (left := deadline - time.monotonic()) > 0:
         if select.select([ours], [], [], left)[0]:
             if not (some := os.read(ours, 65536)):
                 raise SystemExit("the writer ended by itself")
+            if at_work and not said:
+                deadline = time.monotonic() + seconds
             said += some
     os.kill(process, signal.SIGKILL)
     os.waitpid(process, 0)
@@ -111,7 +115,7 @@ def main() -> None:
         position = number % ROUNDS_PER_SPOOL
         if not position:
             directory, acknowledged = Path(tempfile.mkdtemp()) / "spool", {}
-        said = one_life(directory, supplies[position], chance.random() * LIFE_SECONDS)
+        said = one_life(directory, supplies[position], chance.random() * LIFE_SECONDS, at_work=number % 3 > 0)
         if said:
             opening.append(float(said[0]))
         else:

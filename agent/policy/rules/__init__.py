@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from agent.calls.sessions import SessionTable
 from agent.model import Rule
 from agent.policy.counters import RateTablePy, new_table
+from agent.policy.leases import LeaseBook
 from agent.policy.policy import LimitSpec, Policy
 from agent.policy.rules.caller_id import CallerIdRule, Infractions
 from agent.policy.rules.do_not_originate import DoNotOriginateRule
 from agent.policy.rules.emergency import EmergencyRule
 from agent.policy.rules.identity import IdentityRule
+from agent.policy.rules.leased import fleet_limits, foreseen_keys
 from agent.policy.rules.limits import LimitStage
 from agent.policy.rules.provider_block import ProviderBlockRule
 from agent.policy.rules.subscriber_list import SubscriberListRule
@@ -28,6 +30,7 @@ class RuleState:
     def __init__(self) -> None:
         self.sessions = SessionTable()
         self.infractions = Infractions()
+        self.leases = LeaseBook()
         self._tables: dict[tuple[str, str], RateTablePy] = {}
 
     def tables(self, limits: tuple[LimitSpec, ...]) -> dict[str, RateTablePy]:
@@ -49,7 +52,7 @@ class RuleState:
     @property
     def overflows(self) -> int:
         """Cells that were forgotten early because a table was full."""
-        return sum(table.overflows for table in self._tables.values())
+        return sum(table.overflows for table in self._tables.values()) + self.leases.overflows
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,8 @@ def build_rules(policy: Policy, state: RuleState) -> RuleSet:
     if policy.caller_id is not None:
         before.append(CallerIdRule(policy.caller_id, state.infractions))
     tables = state.tables(policy.limits)
-    limits = LimitStage(policy.limits, tables, state.sessions) if policy.limits else None
+    state.leases.follow(fleet_limits(policy), foreseen_keys(policy))
+    limits = LimitStage(policy.limits, tables, state.sessions, state.leases) if policy.limits else None
     after: list[Rule] = []
     if policy.identity is not None:
         after.append(IdentityRule(policy.identity))

@@ -10,7 +10,9 @@ from typing import Final
 from agent.calls.sessions import SessionTable
 from agent.model import DROP, CallAttempt, Category, Refuse, Verdict
 from agent.policy.counters import BANK_MAX, RateBank, RateTablePy
+from agent.policy.leases import LeaseBook
 from agent.policy.policy import LimitSpec, Mode, Scope
+from agent.policy.rules.leased import LeasedLimits
 from agent.policy.trunks import Trunk
 
 Key = Callable[[CallAttempt], str]
@@ -25,7 +27,13 @@ CALLED_KEY: Final = 2
 class LimitStage:
     """All limits. Remembers an attempt from `check` to the `admit` that directly follows it."""
 
-    def __init__(self, specs: Sequence[LimitSpec], tables: Mapping[str, RateTablePy], sessions: SessionTable) -> None:
+    def __init__(
+        self,
+        specs: Sequence[LimitSpec],
+        tables: Mapping[str, RateTablePy],
+        sessions: SessionTable,
+        leases: LeaseBook | None = None,
+    ) -> None:
         self._sessions = sessions
         self._extra_keys: list[Key] = []
         self._extra_specs: list[LimitSpec] = []
@@ -37,6 +45,9 @@ class LimitStage:
             tuple(slot for spec, slot in zip(specs, slots, strict=True) if spec.rate is not None),
             tuple(map(_warn_attempts, self._rated)),
         )
+        rated = [(spec, slot) for spec, slot in zip(specs, slots, strict=True) if spec.rate is not None]
+        fleet = [(n, spec, slot) for n, (spec, slot) in enumerate(rated) if spec.fleet is not None]
+        self._leased = LeasedLimits(fleet, leases) if fleet and leases is not None else None
         self._by_sessions = [(spec, slot) for spec, slot in zip(specs, slots, strict=True) if spec.sessions]
 
     def check(self, attempt: CallAttempt, now: float) -> Sequence[tuple[bool, Verdict]]:
@@ -52,6 +63,8 @@ class LimitStage:
             keys += tuple([key(attempt) for key in self._extra_keys])
         self._keys = keys
         signs = self.bank.hit(keys, now)
+        if self._leased is not None:
+            signs = self._leased.settle(signs, keys, now)
         if not signs and not self._by_sessions:
             return ()
         return self.refusals(attempt, signs) + self._session_refusals(keys)
@@ -59,6 +72,8 @@ class LimitStage:
     def admit(self, now: float) -> tuple[tuple[str, str], ...]:
         """The attempt of the last `check` passes: consume of the rates. Returns the session keys to hold."""
         self.bank.admit(now)
+        if self._leased is not None:
+            self._leased.take()
         if not self._by_sessions:
             return ()
         return tuple((spec.name, self._keys[slot]) for spec, slot in self._by_sessions if self._keys[slot])
@@ -70,7 +85,9 @@ class LimitStage:
 
     def keys_of(self, trunk: Trunk) -> tuple[str | int, ...] | None:
         """What `check` counts all calls of a trunk by: constants, and CALLING_KEY and CALLED_KEY for what each call
-        brings. None where that depends on more than these numbers as they are."""
+        brings. None where that depends on more than these numbers as they are, or on leases of the fleet's limits."""
+        if self._leased is not None:
+            return None
         keys: list[str | int] = [EVERYTHING, trunk.id, trunk.customer, CALLING_KEY, CALLED_KEY]
         for spec in self._extra_specs:
             if spec.rule.allow or spec.scope not in SCOPES:
@@ -94,7 +111,8 @@ class LimitStage:
             if signs >> (BANK_MAX + i) & 1:
                 attempt.notes += (f"{spec.name}: {_count(spec, self.bank.attempts(i))}, near the limit",)
             if signs >> i & 1:
-                refusals.append((spec.rule.mode is Mode.ENFORCE, _over_rate(spec, self.bank.attempts(i))))
+                share = "" if self._leased is None else self._leased.why(i)
+                refusals.append((spec.rule.mode is Mode.ENFORCE, _over_rate(spec, self.bank.attempts(i), share)))
         return refusals
 
     def _session_refusals(self, keys: Sequence[str]) -> list[tuple[bool, Verdict]]:
@@ -107,9 +125,13 @@ class LimitStage:
         return refusals
 
 
-def _over_rate(spec: LimitSpec, attempts: int) -> Verdict:
+def _over_rate(spec: LimitSpec, attempts: int, share: str) -> Verdict:
+    """`share` says how much of a fleet's limit this agent has; "" where the limit's own rate counts."""
     assert spec.rate is not None
-    why = f"{_count(spec, attempts)}, burst {spec.rate.burst:g}"
+    if share:
+        why = f"{attempts} attempts in {spec.rate.window:g} s, {share}"
+    else:
+        why = f"{_count(spec, attempts)}, burst {spec.rate.burst:g}"
     if attempts > spec.drop_above * spec.rate.window:
         return Verdict(DROP, spec.name, Category.LIMIT, f"{why}; dropped above {spec.drop_above:g} per s")
     return Verdict(Refuse(spec.rule.answer), spec.name, Category.LIMIT, why)

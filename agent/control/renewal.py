@@ -1,0 +1,155 @@
+"""Keeps the agent's certificate fresh, and finds out when an operator has enrolled it again. An edge.
+
+A certificate is renewed at half of its life, with jitter; when that fails it is tried again until it succeeds. One
+that has ended keeps nobody from screening: it is said, and `sbc-agent enroll` with a new token puts it right, without a
+restart.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Final
+
+from grpc import aio
+
+from agent.control.backoff import Backoff
+from agent.control.channels import Channels
+from agent.control.credentials import CredentialFiles, Credentials, assemble, certificate_request, new_key
+from agent.control.errors import ControllerError, Trouble, of_rpc
+from agent.control.wire import renew_request, renewed_of
+from agent.ops.log import Log
+from sbcedge.control.v1 import control_pb2_grpc
+
+HALF: Final = 0.5
+JITTER: Final = 0.1
+"""Of its life: a fleet that was enrolled on one day renews over hours."""
+
+LATE: Final = 0.25
+"""Of its life that is left when a renewal that does not succeed becomes trouble."""
+
+LOOK_SECONDS: Final = 2.0
+RENEW_SECONDS: Final = 10.0
+
+
+class Renewal:
+    """`clock` is epoch seconds, `chance` gives numbers from 0 to below 1."""
+
+    def __init__(
+        self,
+        files: CredentialFiles,
+        channels: Channels,
+        log: Log,
+        clock: Callable[[], float],
+        monotonic: Callable[[], float],
+        chance: Callable[[], float],
+    ) -> None:
+        self.renewed = 0
+        self.credentials: Credentials | None = None
+        self._files = files
+        self._channels = channels
+        self._log = log
+        self._clock = clock
+        self._monotonic = monotonic
+        self._chance = chance
+        self._stamp: tuple[int, int] | None = None
+        self._share = HALF
+        self._not_before = 0.0  # monotonic: when it may be tried again
+        self._backoff = Backoff(chance)
+        self._why = ""
+
+    async def look(self) -> bool:
+        """Read the files if they changed; True: they did, since the last look. Never raises."""
+        stamp = await asyncio.to_thread(self._files.stamp)
+        if stamp == self._stamp:
+            return False
+        first, self._stamp = self._stamp is None, stamp
+        try:
+            credentials = await asyncio.to_thread(self._files.load)
+        except ControllerError as error:
+            self._log.error("cannot use the certificate", error=error.reason)
+            self._take(None, error.reason)
+            return True
+        why_not = "" if credentials is not None else "not enrolled: run `sbc-agent enroll`"
+        self._take(credentials, why_not)
+        if not first and credentials is not None:
+            self._log.info("certificate taken into use", agent=credentials.agent_id, until=day(credentials.not_after))
+        return True
+
+    def _take(self, credentials: Credentials | None, why_not: str = "") -> None:
+        self.credentials = credentials
+        self._share = HALF + JITTER * (self._chance() - 0.5)
+        self._not_before = 0.0
+        self._backoff = Backoff(self._chance)
+        self._why = ""
+        self._channels.take(credentials, why_not)
+
+    def artifact_keys(self) -> Mapping[str, bytes]:
+        """Who may sign lists."""
+        return {} if self.credentials is None else self.credentials.artifact_keys
+
+    def trouble(self) -> str:
+        """ "" the certificate is good, and will be."""
+        credentials = self.credentials
+        if credentials is None:
+            return ""  # whoever opens a channel says why
+        if ended := self.ended():
+            return f"{ended}: enrol it again; it screens by what it has"
+        left = credentials.not_after - self._clock()
+        if self._why and left < LATE * (credentials.not_after - credentials.not_before):
+            return f"its certificate ends at {day(credentials.not_after)} and is not renewed: {self._why}"
+        return ""
+
+    def ended(self) -> str:
+        """ "" as long as the certificate is good, by our clock."""
+        credentials = self.credentials
+        if credentials is None or self._clock() < credentials.not_after:
+            return ""
+        return f"its certificate ended at {day(credentials.not_after)}"
+
+    def due(self) -> bool:
+        """Whether it is time to renew."""
+        credentials = self.credentials
+        if credentials is None or self._monotonic() < self._not_before:
+            return False
+        now, life = self._clock(), credentials.not_after - credentials.not_before
+        return credentials.not_before + self._share * life <= now < credentials.not_after
+
+    async def renew(self) -> None:
+        """Ask for a new one, for a new key. Never raises."""
+        credentials = self.credentials
+        assert credentials is not None
+        try:
+            renewed = await self._ask(credentials)
+            await asyncio.to_thread(self._files.save, renewed)
+        except ControllerError as error:
+            self._failed(error, error.reason)
+        except OSError as error:
+            self._failed(ControllerError(Trouble.AWAY, str(error)), f"{error.filename}: {error.strerror}")
+        else:
+            self.renewed += 1
+            self._stamp = await asyncio.to_thread(self._files.stamp)
+            self._take(renewed)
+            self._log.info("certificate renewed", agent=renewed.agent_id, until=day(renewed.not_after))
+
+    async def _ask(self, credentials: Credentials) -> Credentials:
+        key = new_key()
+        request = renew_request(certificate_request(key), credentials.instance_uid)
+        async with self._channels.open("identity") as channel:
+            try:
+                stub = control_pb2_grpc.IdentityServiceStub(channel)
+                response = await stub.RenewCertificate(request, timeout=RENEW_SECONDS)
+            except aio.AioRpcError as error:
+                raise of_rpc(error) from None
+        return assemble(credentials.agent_id, credentials.instance_uid, key, renewed_of(response))
+
+    def _failed(self, error: ControllerError, why: str) -> None:
+        if why != self._why:
+            self._log.warning("the certificate is not renewed, will be tried again", error=why)
+        self._why = why
+        now = self._monotonic()
+        self._not_before = now + self._backoff.failed(error, now)
+
+
+def day(when: float) -> str:
+    """ "2026-01-31T12:00:00Z"."""
+    return datetime.fromtimestamp(when, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

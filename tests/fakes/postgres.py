@@ -1,0 +1,127 @@
+"""A PostgreSQL server of the tests' own, from Debian's package: other folders, a Unix socket, no network, no root."""
+
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+import time
+from itertools import count
+from pathlib import Path
+from signal import SIGQUIT, Signals
+from typing import Final
+from urllib.parse import quote
+
+import psycopg
+
+MISSING: Final = "no PostgreSQL server here: apt-get install postgresql"
+START_SECONDS: Final = 30.0
+
+
+def binaries() -> Path | None:
+    """The folder with initdb and postgres of the newest release from 14 on, where there is one."""
+    found = [path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb") if int(path.parts[4]) >= 14]
+    if not found and (program := shutil.which("initdb")):
+        found = [Path(program).resolve().parent]
+    return max(found, key=lambda path: path.parts, default=None)
+
+
+class PostgresServer:
+    """Started by `start`, gone after `stop`. With `durable=False` it does not wait for the disk."""
+
+    def __init__(self, *, durable: bool = False) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))  # short: a socket's path has 107 bytes
+        self._durable = durable
+        self._process: subprocess.Popen[bytes] | None = None
+        self._names = count(1)
+
+    def start(self) -> None:
+        """Make the cluster where there is none, run the server, wait until it answers."""
+        programs = binaries()
+        assert programs is not None
+        user = self._user()
+        if not self._data.exists():
+            if user is not None:
+                shutil.chown(self.folder, user)
+            initdb = [
+                str(programs / "initdb"),
+                "-D",
+                str(self._data),
+                *("-A", "trust", "-E", "UTF8", "--locale=C", "-U", "postgres"),
+            ]
+            subprocess.run(initdb, check=True, user=user, capture_output=True, cwd="/")
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                # A test run that is killed leaves no server behind.
+                ["setpriv", "--pdeathsig", "QUIT", programs / "postgres", "-D", self._data, *self._options()],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                user=user,
+                cwd="/",
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                psycopg.connect(self.url("postgres")).close()
+                return
+            except psycopg.OperationalError:
+                if time.monotonic() > deadline or self._process.poll() is not None:
+                    raise AssertionError((self.folder / "log").read_text()) from None
+                time.sleep(0.02)
+
+    def _options(self) -> list[str]:
+        options = [
+            f"unix_socket_directories={self.folder}",
+            "listen_addresses=",
+            "max_connections=200",
+            "shared_buffers=32MB",
+        ]
+        if not self._durable:
+            options += ["fsync=off", "synchronous_commit=off", "full_page_writes=off"]
+        return [word for option in options for word in ("-c", option)]
+
+    @property
+    def _data(self) -> Path:
+        return self.folder / "data"
+
+    @staticmethod
+    def _user() -> str | None:
+        """The server refuses to be run by root."""
+        if os.geteuid():
+            return None
+        names = {entry.pw_name for entry in pwd.getpwall()}
+        return "postgres" if "postgres" in names else "nobody"
+
+    def url(self, database: str) -> str:
+        """For libpq and for the controller's settings."""
+        return f"postgresql://postgres@/{database}?host={quote(str(self.folder), safe='')}"
+
+    def database(self) -> str:
+        """The address of a new, empty database."""
+        name = f"test_{next(self._names)}"
+        self.sql(f"CREATE DATABASE {name}")
+        return self.url(name)
+
+    def sql(self, statement: str, database: str = "postgres") -> list[tuple[object, ...]]:
+        """Run one statement as the superuser, outside of any transaction; its rows, if it has any."""
+        with psycopg.connect(self.url(database), autocommit=True) as connection:
+            cursor = connection.execute(statement)
+            return cursor.fetchall() if cursor.description else []
+
+    def signal(self, number: Signals) -> None:
+        """SIGINT: end quickly; SIGQUIT: end as in a crash."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def stop(self, number: Signals = SIGQUIT) -> None:
+        """End the server; the data stay for another `start`."""
+        if self._process is not None:
+            self.signal(number)
+            self._process.wait(30)
+            self._process = None
+
+    def remove(self) -> None:
+        """End the server and leave nothing."""
+        self.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
