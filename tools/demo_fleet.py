@@ -16,6 +16,7 @@ import shlex
 import shutil
 import socket
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -51,9 +52,9 @@ level = "warning"
 
 AGENT: Final = """\
 policy.file = "{folder}/policy.toml"
-hook.socket = "{folder}/hook.sock"
+hook.socket = "{hook}"
 records.directory = "{folder}/spool"
-admin.socket = "{folder}/admin.sock"
+admin.socket = "{hook}.admin"
 metrics.listen = ""
 log.level = "warning"
 [controller]
@@ -73,6 +74,7 @@ class Place:
     """Where everything is."""
 
     folder: Path
+    sockets: Path
     ports: dict[str, int] = field(default_factory=dict)
 
     def environment(self) -> dict[str, str]:
@@ -80,6 +82,10 @@ class Place:
 
     def of(self, agent: str) -> Path:
         return self.folder / agent
+
+    def socket(self, agent: str) -> Path:
+        """Where its SBC asks: the name of a socket must be short, and that of our folder may be long."""
+        return self.sockets / f"{agent}.sock"
 
 
 BEGIN: Final = time.monotonic()
@@ -221,7 +227,7 @@ async def enrol(place: Place, sha256: str) -> dict[str, str]:
         (folder / "spool").mkdir(parents=True)
         (folder / "policy.toml").write_text(OWN_POLICY)
         port = place.ports["relay" if name == CUT else "agents"]
-        (folder / "agent.toml").write_text(AGENT.format(folder=folder, port=port))
+        (folder / "agent.toml").write_text(AGENT.format(folder=folder, hook=place.socket(name), port=port))
         token = await run(place, f"sbcctl tokens create --quiet --note {name}", quiet=True)
         said = await run(place, f"{command} --dir {folder}/control --json", stdin=token, quiet=True)
         return str(json.loads(said)["agent_id"])
@@ -357,7 +363,7 @@ async def story(place: Place) -> None:
 
         await until("all agents are connected", connected)
         say("3. Calls begin at all three, and do not stop until the end")
-        traffic = {name: Traffic(name, place.of(name) / "hook.sock") for name in AGENTS}
+        traffic = {name: Traffic(name, place.socket(name)) for name in AGENTS}
         _TASKS.extend(asyncio.create_task(one.run()) for one in traffic.values())
         await asyncio.sleep(2.0)
         await run(place, "sbcctl agents")
@@ -399,9 +405,13 @@ def main() -> int:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:
-        asyncio.run(story(Place(folder)))
+        with tempfile.TemporaryDirectory(prefix="fleet-") as sockets:
+            asyncio.run(story(Place(folder, Path(sockets))))
     except Failed as error:
-        print(f"\nnot as it should be: {error}\nlogs are in {folder}", file=sys.stderr)
+        print(f"\nnot as it should be: {error}", file=sys.stderr)
+        for log in sorted(folder.glob("**/*.log")):
+            last = log.read_text(errors="replace").splitlines()[-3:]
+            print("\n".join([f"{log}:", *last]), file=sys.stderr)
         return 1
     say("Done; nothing runs any more. Logs, configurations and the archive stay:")
     show(f"  {folder}")
