@@ -240,6 +240,22 @@ def hooks() -> Iterator[Figure]:
         yield Figure(f"hook_stream_{share}", "ms at half load", rates[share], "1 ms", 1.0, 1.0 / rates[share], target)
 
 
+def fleets() -> Iterator[Figure]:
+    """A fleet that comes back at once, a policy on its way to 100 agents, memory of those that are idle."""
+    from tests.benchmarks.fleet import run
+
+    found = run()
+    ratio = found["sessions"] / found["handshakes"]
+    yield Figure(
+        "fleet_reconnect", "sessions/s", found["sessions"], "bare mTLS handshakes", found["handshakes"], ratio, ""
+    )
+    ratio = found["bare_apply"] / found["apply"]
+    yield Figure(
+        "fleet_apply_100", "s to confirmed", found["apply"], "100 calls in turn", found["bare_apply"], ratio, ""
+    )
+    yield Figure("fleet_idle_agent", "kB resident", found["idle"], "90 kB, measured", 90.0, 90.0 / found["idle"], "")
+
+
 GROUPS = {
     "scan": scans,
     "numbers": number_sets,
@@ -248,6 +264,7 @@ GROUPS = {
     "records": records,
     "redirect": redirects,
     "hook": hooks,
+    "fleet": fleets,
 }
 
 
