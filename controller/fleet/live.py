@@ -307,11 +307,10 @@ class LiveSessions:
         if before is not None:
             self._replace(before, is_copy=bool(opened.banned))
         self._counts.opened += 1
-        refused = await self._store.rollouts.refused(live.agent_id)
+        offer, refused = await self._store.rollouts.standing(live.agent_id)
         if live.session.state is State.ENDED:
             return
         self._perform_now(live, live.session.welcome(refused))
-        offer = await self._store.rollouts.offer_of(live.agent_id)
         if offer is not None:
             await self._perform(live, live.session.want(await self._offering(offer.generation), offer.phase))
 

@@ -25,8 +25,9 @@ from controller.errors import (
     Unauthenticated,
     WatermarkMoved,
 )
-from controller.model import Role
+from controller.model import Peer, PeerKind, Role
 from controller.services import gate
+from controller.services.permissions import PASSED_ON, PERMISSIONS, Open, Permission, why_not
 from controller.services.statuses import PROBLEM_KEY, RETRY_KEY, status_of, trailing_of
 from controller.store import StoreSettings
 from sbcedge.control.v1 import control_pb2 as pb
@@ -248,3 +249,10 @@ async def _certificate_of(address: str) -> str:
         return ssl.DER_cert_to_PEM_cert(der).strip().split("\n")[1]
     finally:
         writer.close()
+
+
+@pytest.mark.parametrize(("method", "permission"), PERMISSIONS.items())
+def test_a_controller_asks_another_one_for_nothing_but_what_it_passes_on(method: str, permission: Permission) -> None:
+    peer = Peer(PeerKind.CONTROLLER, "c2", serial="1")
+    allowed = why_not(peer, permission, method) == ""
+    assert allowed == (method in PASSED_ON or permission in (Open.ANYONE, Open.FLEET))
