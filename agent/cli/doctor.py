@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 EPILOG: Final = """\
 Changes nothing. Looks at agent.toml, the policy and its lists, permissions, certificates and keys, privileges of the
-service, nf_tables, the kernel's queue, packet sockets and interfaces, the clock, the disk, ports, buffers, memory, and
-asks the agent, if it runs. As root it can look at everything.
+service, nf_tables, the kernel's queue, packet sockets and interfaces, the clock, the disk, ports, buffers, memory, the
+controller, and asks the agent, if it runs. As root it can look at everything.
 
 examples:
   sbc-agent doctor                    before the first start, and whenever something is wrong

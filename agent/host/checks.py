@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from agent.config import Config
-from agent.host import check_files, check_host, check_kernel, check_keys
+from agent.host import check_controller, check_files, check_host, check_kernel, check_keys
 from agent.host.finding import Finding
 
 
@@ -30,3 +30,4 @@ def of_configuration(config: Config, when: float, *, runs: bool) -> Iterator[Fin
     yield from check_host.ports(config, runs=runs)
     yield from check_host.buffers(config)
     yield from check_host.memory()
+    yield from check_controller.controller(config, when)

@@ -143,16 +143,24 @@ def _programs(proc: Path, inodes: set[int]) -> dict[int, str]:
     for folder in _processes(proc):
         if len(found) == len(inodes):
             break
+        for inode in inodes.intersection(_sockets(folder / "fd")):
+            found.setdefault(inode, _comm(folder))
+    return found
+
+
+def _sockets(descriptors: Path) -> Iterator[int]:
+    """Inodes of the sockets that a process has open. What it closes meanwhile is left out."""
+    try:
+        entries = list(descriptors.iterdir())
+    except OSError:
+        return  # not ours to look at, or gone
+    for entry in entries:
         try:
-            links = [(folder / "fd" / entry.name).readlink().name for entry in (folder / "fd").iterdir()]
+            link = entry.readlink().name
         except OSError:
             continue
-        for link in links:
-            if link.startswith("socket:["):
-                inode = int(link[8:-1])
-                if inode in inodes:
-                    found.setdefault(inode, _comm(folder))
-    return found
+        if link.startswith("socket:["):
+            yield int(link[8:-1])
 
 
 def can_bind(transport: str, host: str, port: int) -> OSError | None:
