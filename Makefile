@@ -69,6 +69,7 @@ deb-python: ## lock the Python that Debian has today, security fixes included, f
 
 test-install: $(READY) ## install, run, upgrade and purge the packages in a booted Debian 12 (needs root)
 	@packaging/test-install
+	@packaging/test-install-kamailio
 
 clean: ## remove everything that was built, .venv too
 	rm -rf $(VENV) build dist sbcedge *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis agent/native/*.so

@@ -3,7 +3,8 @@
 #
 # Everything that needs a network happens first (Debian's interpreter, the locked wheels); the package itself is then
 # built by dpkg-buildpackage from a copy of what git knows, offline and reproducibly: the same inputs give the same bytes.
-# PYTHON_NEWEST=1 takes the interpreter that Debian has today in place of the locked one: for tests, not for releases.
+# PYTHON_NEWEST=if-gone takes the interpreter that Debian has today where the archive has dropped the locked one: for
+# tests, which must not fail because Debian has mended something; not for releases.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 root=$PWD
@@ -27,10 +28,14 @@ uv=$root/.venv/bin/uv
 inputs=$work/inputs-$arch source=$work/source-$arch
 rm -rf "$work/inputs-$arch/site" "$source"
 mkdir -p "$inputs" "$out"
+rm -f "$out"/*_"$arch".deb "$out"/*_all.deb "$out"/*_"$arch".cdx.json # a build that fails leaves none of an earlier one
 
 say "Debian's Python"
-if [ "${PYTHON_NEWEST:-}" ]; then get=get-newest; else get=get; fi
-tools/package/python_debs.sh "$get" "$arch" "$inputs/python"
+tools/package/python_debs.sh get "$arch" "$inputs/python" || {
+    [ "${PYTHON_NEWEST:-}" = if-gone ] || exit 1
+    say "NOT FOR RELEASE: another Python than the locked one"
+    tools/package/python_debs.sh get-newest "$arch" "$inputs/python"
+}
 
 say "the tools of the build, from the lock file"
 export UV_PROJECT_ENVIRONMENT=$work/venv UV_PYTHON_PREFERENCE=only-system
@@ -65,6 +70,7 @@ install() { "$uv" pip install --quiet --python "$builder" --target "$inputs/site
     --python-platform "$platform" --python-version 3.11 --only-binary :all: "$@"; }
 install --require-hashes -r "$inputs/requirements.txt"
 install "$inputs"/wheel/*.whl
+rm -rf "$inputs/site/controller" # in the same wheel, and for another package
 
 say "what is inside: licences, bill of materials, manual, completion"
 rm -rf "$inputs/made"
