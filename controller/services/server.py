@@ -31,8 +31,8 @@ AGE_GRACE_SECONDS: Final = 600
 """For its streams to end by themselves; sessions say goodbye within the hour."""
 HANDSHAKE_SECONDS: Final = 20
 """500 at once take a second or two of a processor; ten thousand at once have to come again."""
-OPEN_CALLS_MAX: Final = 256
-"""Calls at a time on the open port: strangers can get there."""
+OPEN_CALLS_MAX: Final = 1024
+"""Calls at a time on the open port, where strangers can get, too; thirty operators with all their streams."""
 GOODBYE_SECONDS: Final = 0.1
 """For GOAWAY to go out, and the last bytes with it."""
 RENEW_RETRY_SECONDS: Final = 60.0
