@@ -46,6 +46,7 @@ def call(number: int = 1, when: float = WHEN, **changed: Any) -> dict[str, Any]:
         "notes": [],
         "policy_generation": 3,
         "lists": ["industry 7"],
+        "observed": False,
         **changed,
     }
 
