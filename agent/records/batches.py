@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from agent.records.manifest import DAMAGED, DroppedRange
+from agent.records.manifest import DroppedRange
 from agent.records.naming import STREAMS, SegmentName
 from agent.records.segment import BATCH_HEADER, SEGMENT_HEADER, TEXT_MAX, Batch, Kind, read_batches, read_segment_header
 
@@ -275,6 +275,3 @@ def _gap(first: int, last: int, epoch: int, dropped: Sequence[DroppedRange]) -> 
     # Where a closer one begins, or this one ends, another reason begins.
     closer = [one.first - 1 for one in of_epoch if one.first > first and one.last - one.first < best.last - best.first]
     return Gap(first, min([last, best.last, *closer]), best.kind, best.reason)
-
-
-__all__ = ["DAMAGED", "BatchReader", "Framed", "Gap"]

@@ -87,7 +87,8 @@ def _calls(parts: Sequence[Lines], when: float) -> pa.Table:
 
 
 def _is_plain(part: Lines) -> bool:
-    """Whether each line begins an object and nothing follows one; and the ends have the fields of a call."""
+    """Whether each line begins an object and nothing follows one; and the ends fit the columns, so that trying is
+    worth it."""
     text = part.text
     if not (text.startswith(b"{") and text.endswith(b"}") and text.count(b"\n") == part.count - 1):
         return False
@@ -130,7 +131,7 @@ def _parsed(parts: list[Lines]) -> pa.Table | None:
         table = pj.read_json(
             pa.BufferReader(text),
             read_options=pj.ReadOptions(block_size=max(_BLOCK, longest + 1)),
-            parse_options=pj.ParseOptions(explicit_schema=_CALL_FIELDS, unexpected_field_behavior="ignore"),
+            parse_options=pj.ParseOptions(explicit_schema=_CALL_FIELDS, unexpected_field_behavior="error"),
         )
     except (pa.ArrowException, ValueError):
         return None

@@ -1,17 +1,19 @@
 """The uploader's mark and flow: what survives a torn write, what a copy is found out by, what may be on its way."""
 
+import random
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.control.errors import ControllerError
 from agent.control.upload_flow import PIECE_MAX, TOO_LARGE, Flow, Piece, pieces
 from agent.control.upload_mark import NAME, Mark, MarkFile
 from agent.records.batches import Framed, Gap
-from agent.records.segment import Batch, Kind, encode_batches, read_batches
+from agent.records.segment import Batch, Kind, _encode_batch, encode_batches, read_batches
 
 
 def framed(lines: list[bytes], first: int = 1) -> Framed:
@@ -49,8 +51,6 @@ def test_any_torn_or_flipped_write_leaves_the_mark_before_or_none_and_it_is_not_
 
 @given(st.binary(max_size=1200))
 def test_arbitrary_bytes_are_no_mark(noise: bytes) -> None:
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / NAME).write_bytes(noise)
         assert MarkFile(Path(folder)).load(7) == Mark(7, 7)
@@ -89,12 +89,9 @@ def test_a_batch_is_sent_as_it_is_or_without_what_is_there() -> None:
     assert batch.lines() == [b'{"n":%d}' % n for n in range(5, 11)]
 
 
+@settings(max_examples=15)
 @given(st.lists(st.sampled_from([10, 400_000, PIECE_MAX + 9000]), min_size=1, max_size=5), st.integers(0, 4))
 def test_pieces_cover_a_batch_without_a_hole_and_each_fits(sizes: list[int], after: int) -> None:
-    import random
-
-    from agent.records.segment import _encode_batch
-
     chance = random.Random(1)
     lines = [chance.randbytes(size).replace(b"\n", b"x") for size in sizes]
     data = _encode_batch(Kind.REFUSED, 1, lines, 0.0)

@@ -45,10 +45,24 @@ def test_rollups_have_a_table_of_their_own() -> None:
 
 def test_fields_of_a_later_agent_are_kept() -> None:
     rows = calls_of(lines([call(1, jitter={"ms": 3}), call(2, jitter=None, label="x")]))
-    assert [json.loads(r["rest"]) for r in rows] == [{"jitter": {"ms": 3}}, {"jitter": None, "label": "x"}] or [
-        json.loads(r["rest"]) for r in rows
-    ] == [{"jitter": {"ms": 3}}, {"label": "x"}]
+    assert [json.loads(r["rest"]) for r in rows] == [{"jitter": {"ms": 3}}, {"label": "x"}]
     assert [r["call_id"] for r in rows] == ["1@192.0.2.1", "2@192.0.2.1"]
+
+
+def test_a_field_without_a_column_is_kept_wherever_it_is() -> None:
+    values = [call(n) for n in range(6)]
+    values[2]["later"] = 1
+    values[4]["identity"] = [{"sha256": "x", "attestation": "A", "later": 2}]
+    rows = calls_of(lines(values), lines([call(7)], agent="a2"))
+    assert [r["rest"] and json.loads(r["rest"]) for r in rows] == [
+        None,
+        None,
+        {"later": 1},
+        None,
+        {"identity": values[4]["identity"]},
+        None,
+        None,
+    ]
 
 
 @pytest.mark.parametrize(

@@ -161,7 +161,7 @@ def test_lines_that_are_no_records_are_kept_and_spoil_nothing(tmp_path: Path) ->
 def test_who_sends_more_than_the_window_waits_and_the_memory_is_bounded(tmp_path: Path) -> None:
     async def main() -> None:
         async with a_controller(
-            tmp_path / "c", more=FAST.replace("[archive]", "window_kb = 64\n[archive]")
+            tmp_path / "c", more=FAST.replace("[archive]", "window_kb = 512\n[archive]")
         ) as controller:
             agent = await controller.enrol()
             store, gate = controller.parts.store, asyncio.Event()
@@ -175,8 +175,8 @@ def test_who_sends_more_than_the_window_waits_and_the_memory_is_bounded(tmp_path
             stream, _ = await Stream.opened(agent)
 
             async def flood() -> None:
-                for n in range(400):
-                    await stream.says(batch=batch(n * 10 + 1, 10, noise=5000))
+                for n in range(200):
+                    await stream.says(batch=batch(n * 10 + 1, 10, noise=10_000))
 
             flooding = asyncio.create_task(flood())
             ingest = controller.parts.ingest
@@ -185,15 +185,15 @@ def test_who_sends_more_than_the_window_waits_and_the_memory_is_bounded(tmp_path
             for _ in range(200):
                 await asyncio.sleep(0.005)
                 most = max(most, ingest.counters()["ingest_waiting_bytes"])
-            assert most <= 3 * 65536
+            assert most <= 3 * 524_288
             assert not flooding.done()
             gate.set()
             await flooding
             code, _, heard = await stream.done()
             assert code is StatusCode.OK
-            assert heard[-1].committed_through == 4000
+            assert heard[-1].committed_through == 2000
             rows = await archive_of(controller, tmp_path / "c")
-            assert sorted(row["sequence"] for row in rows) == list(range(1, 4001))
+            assert sorted(row["sequence"] for row in rows) == list(range(1, 2001))
 
     asyncio.run(main())
 

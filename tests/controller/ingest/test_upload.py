@@ -91,7 +91,7 @@ def test_what_was_dropped_while_the_controller_was_away_is_a_gap_without_the_ref
             async with a_host(agent, tmp_path / "spool", max_bytes=65536) as host:
                 await host.uploader.stop(1.0)
                 for _ in range(40):
-                    await host.put(200, os.urandom(30).hex())
+                    await host.put(200, long=True)
                 await until(lambda: host.spool.counters()["spool_bytes"] < 80_000)
                 await host.uploader.start()
                 await host.uploaded()
@@ -113,8 +113,8 @@ def test_uploaded_segments_go_first_and_are_no_loss(tmp_path: Path) -> None:
         async with a_controller(tmp_path / "c", more=FAST) as controller:
             agent = await controller.enrol()
             async with a_host(agent, tmp_path / "spool", max_bytes=65536) as host:
-                for _ in range(12):
-                    await host.put(300, os.urandom(30).hex())
+                for _ in range(5):
+                    await host.put(720, long=True)
                     await host.uploaded()
                 await until(lambda: host.spool.counters()["spool_bytes"] < 80_000)
                 assert host.spool.dropped_ranges == ()

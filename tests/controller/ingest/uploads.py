@@ -111,12 +111,12 @@ class Host:
     uploader: Uploader
     made: int = 0
 
-    async def put(self, number: int, name: str = "call") -> int:
+    async def put(self, number: int, name: str = "call", *, long: bool = False) -> int:
         """So many calls, each third refused; returns when they are on disk. The last sequence."""
         for _ in range(number):
             self.made += 1
             decision = refused if self.made % 3 == 0 else allowed
-            self.spool.put(decision(f"{name}-{self.made}"))
+            self.spool.put(decision(f"{name}-{self.made}{os.urandom(40).hex() if long else ''}"))
         return (await self.spool.flush()).sequence
 
     async def uploaded(self, timeout: float = 20.0) -> None:
