@@ -21,8 +21,12 @@ setup: $(READY) ## make .venv, with everything that the other targets need
 $(READY): pyproject.toml uv.lock setup.py tools/setup.sh $(wildcard agent/native/*.[ch]) $(shell find proto -name '*.proto')
 	@tools/setup.sh
 
-demo: $(READY) ## screen made-up traffic from a capture under two policies, then live calls with the daemon
+demo: $(READY) ## screen made-up traffic under two policies, live calls with the daemon, then a whole fleet
 	@tools/demo.sh
+	@$(PY) -m tools.demo_fleet
+
+demo-fleet: $(READY) ## the last part of it: a controller, three agents, calls that never stop
+	@$(PY) -m tools.demo_fleet
 
 test: $(READY) ## run all tests, with real peers (Kamailio, sipp) where they can be had
 	@tools/test-tools.sh
@@ -70,4 +74,4 @@ test-install: $(READY) ## install, run, upgrade and purge the packages in a boot
 clean: ## remove everything that was built, .venv too
 	rm -rf $(VENV) build dist sbcedge *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis agent/native/*.so
 
-.PHONY: help setup demo test test-fast lint breaking sanitize fuzz bench wheel deb deb-check deb-python test-install clean
+.PHONY: help setup demo demo-fleet test test-fast lint breaking sanitize fuzz bench wheel deb deb-check deb-python test-install clean

@@ -61,6 +61,7 @@ def extension(name: str, *sources: str) -> Extension:
 
 
 generate_contracts()
+GATE = ("gate_redirect", "gate_hook", "call", "attempts", "transactions", "table")
 EXTENSIONS = [
     e
     for e in (
@@ -70,7 +71,9 @@ EXTENSIONS = [
         extension("_answer", "answer.c"),
         extension("_udp", "udp.c"),
         extension("_hook", "hook.c"),
-        extension("_gate", "gate.c", "gate_redirect.c", "gate_hook.c", "call.c", "attempts.c", "transactions.c", "table.c"),
+        extension(
+            "_gate", "gate.c", "gate_redirect.c", "gate_hook.c", "call.c", "attempts.c", "transactions.c", "table.c"
+        ),
         extension("_identity", "identity.c"),
         extension("_packet", "packet.c"),
         extension("_crc32c", "crc32c.c"),

@@ -79,7 +79,8 @@ SWITCH_SECONDS: Final = 0.0005
 
 @dataclass(slots=True)
 class Parts:
-    """What there is to wire with. `clock` is epoch seconds. `running` start in this order and stop in reverse."""
+    """What there is to wire with. `clock` is epoch seconds. `running` start in this order and stop in
+    reverse, but for those of them that are `streaming`: they hold streams, and stop first."""
 
     config: Config
     log: Log
@@ -97,6 +98,7 @@ class Parts:
     peers: Peers
     quota: QuotaDesk
     running: list[Server] = field(default_factory=list)
+    streaming: list[Server] = field(default_factory=list)
     metrics: Supervised | None = None
 
     def components(self) -> list[Component]:
@@ -133,6 +135,7 @@ def build_parts(config: Config, log: Log, clock: Callable[[], float] = time.time
         quota=QuotaDesk(store, QuotaRelay(peers), log, time.monotonic),
     )
     parts.running = build_components(parts)
+    parts.streaming = [sessions, parts.ingest, parts.quota]
     return parts
 
 
@@ -262,8 +265,12 @@ class Daemon:
         grace = self._config.shutdown.grace
         self._notifier.stopping("draining")
         self._log.info("draining", grace_seconds=grace)
+        # Who holds streams ends them, with a goodbye, while the servers still carry it; only then these stop.
+        streaming = [part for part in started if part in parts.streaming]
+        await asyncio.gather(*(self._stop_one(part, grace) for part in streaming))
         for part in reversed(started):
-            await self._stop_one(part, grace)
+            if part not in streaming:
+                await self._stop_one(part, grace)
         if parts.metrics is not None:
             await parts.metrics.stop(min(grace, LOOKERS_SECONDS))
         for task in self._tasks:

@@ -32,6 +32,9 @@ OUTGOING_MAX: Final = 2048
 GOODBYE_SECONDS: Final = 1.0
 """For what is still to be said, when a stream or the process ends."""
 
+STUCK_SECONDS: Final = 15.0
+"""That a file may take to be written before an operator is told."""
+
 MOVE_SECONDS: Final = 5.0
 """In which streams move to a new certificate: not a whole fleet at one moment."""
 
@@ -86,6 +89,8 @@ class ControlLink:
         """Whether there is a session and nothing that an operator must look at."""
         offers = self._session.offers
         trouble = [self._renewal.trouble(), offers.trouble(), self._performer.disk, self._expired()]
+        if (seconds := self._performer.stuck()) > STUCK_SECONDS:
+            trouble.append(f"the disk has not answered for {seconds:.0f} s")
         if self._session.state is not State.OPEN:
             trouble.insert(0, f"no controller since {day(self._away_since)}: {self._why}")
         active = offers.active

@@ -64,6 +64,8 @@ class Performer:
         self._preparing: asyncio.Task[None] | None = None
         self._running: dict[str, asyncio.Task[None]] = {}
         self._others: set[asyncio.Task[None]] = set()
+        self._events: set[asyncio.Task[None]] = set()
+        self._since: float | None = None
         self.disk = "; ".join(standing.problems)
         if standing.offer is not None:
             self._policies[standing.offer.content] = standing.policy
@@ -75,28 +77,36 @@ class Performer:
         self, identity: Identity, say: Callable[[FromAgent], None], hang_up: Callable[[ControllerError], None]
     ) -> None:
         """There is a stream."""
-        async with self._turn:
+
+        def begin() -> Sequence[Effect]:
             self._say, self._hang_up = say, hang_up
-            await self._perform(self.session.connected(identity, time.monotonic(), time.time()))
+            return self.session.connected(identity, time.monotonic(), time.time())
+
+        await self._event(begin)
 
     async def lost(self) -> None:
         """There is none any more."""
-        async with self._turn:
+
+        def end() -> Sequence[Effect]:
             self._say = self._hang_up = _unheard
-            await self._perform(self.session.lost())
+            return self.session.lost()
+
+        await self._event(end)
 
     async def receive(self, message: ToAgent) -> None:
         """Something was said."""
         if isinstance(message, Offer):
             self.counts["offers"] += 1
-        async with self._turn:
-            await self._perform(self.session.receive(message, time.monotonic(), time.time()))
+        await self._event(lambda: self.session.receive(message, time.monotonic(), time.time()))
 
     async def tick(self) -> None:
         """About once a second."""
-        async with self._turn:
+
+        def beat() -> Sequence[Effect]:
             self.session.offers.strayed = self._managed is not None and self._in_force() is not self._managed
-            await self._perform(self.session.tick(time.monotonic(), time.time()))
+            return self.session.tick(time.monotonic(), time.time())
+
+        await self._event(beat)
 
     async def stop(self) -> None:
         """The process ends as it should."""
@@ -104,8 +114,8 @@ class Performer:
             if task is not None:
                 task.cancel()
         with contextlib.suppress(TimeoutError):  # a disk that hangs; then the next start counts it
-            async with asyncio.timeout(ENDING_SECONDS), self._turn:
-                await self._perform(self._follow(self.session.offers.ending()))
+            async with asyncio.timeout(ENDING_SECONDS):
+                await self._event(lambda: self._follow(self.session.offers.ending()))
 
     @property
     def fetched(self) -> int:
@@ -117,12 +127,36 @@ class Performer:
         """Whether this is no moment for another stream."""
         return bool(self._running) or self._preparing is not None
 
+    def stuck(self) -> float:
+        """Seconds that the event in hand has taken; 0.0 for none."""
+        return 0.0 if self._since is None else time.monotonic() - self._since
+
     # --- effects
 
-    async def _perform(self, effects: Sequence[Effect]) -> None:
-        pending = deque(effects)
-        while pending:
-            pending.extend(await self._do(pending.popleft()))
+    async def _event(self, decide: Callable[[], Sequence[Effect]]) -> None:
+        """Whoever brings an event may go away meanwhile: what follows from it is done to the end."""
+        task = asyncio.create_task(self._settle(decide), name="event")
+        self._events.add(task)
+        task.add_done_callback(self._events.discard)
+        await asyncio.shield(task)
+
+    async def _settle(self, decide: Callable[[], Sequence[Effect]]) -> None:
+        async with self._turn:
+            self._since = time.monotonic()
+            try:
+                pending = deque(decide())
+                while pending:
+                    pending.extend(await self._guarded(pending.popleft()))
+            finally:
+                self._since = None
+
+    async def _guarded(self, effect: Effect) -> Sequence[Effect]:
+        """A fault of ours at one effect does not keep the others from being performed."""
+        try:
+            return await self._do(effect)
+        except Exception as error:
+            self._log.fault(error, f"controller {type(effect).__name__}")
+            return ()
 
     async def _do(self, effect: Effect) -> Sequence[Effect]:  # noqa: C901  (one line for each)
         match effect:
@@ -167,8 +201,7 @@ class Performer:
         return self.session.follow(effects, time.time())
 
     async def _answer(self, answer: CommandAnswer) -> None:
-        async with self._turn:
-            await self._perform(self.session.answer(answer))
+        await self._event(lambda: self.session.answer(answer))
 
     # --- offers
 
@@ -187,25 +220,31 @@ class Performer:
             policy = await self._preparer.prepare(offer, offers.floors, self._lists())
         except Refused as error:
             self._log.error("offer refused", generation=offer.generation, error=str(error.problem))
-            await self._settled(offers.refused, offer, error.problem)
+            await self._came_out(partial(offers.refused, offer, error.problem))
         except Later as error:
-            postponed = partial(offers.postponed, progress=self._preparer.fetched > fetched)
-            await self._settled(postponed, offer, str(error), time.monotonic())
+            progress = self._preparer.fetched > fetched
+            await self._came_out(partial(offers.postponed, offer, str(error), time.monotonic(), progress=progress))
         except Exception as error:  # a fault of ours must not leave the offer without an answer
             self._log.fault(error, "offer")
             problem = Problem(Code.INTERNAL, f"a fault of the agent: {type(error).__name__}: {error}"[:300])
-            await self._settled(offers.refused, offer, problem)
+            await self._came_out(partial(offers.refused, offer, problem))
         else:
-            async with self._turn:
-                self._ready, self._preparing = policy, None
-                if offer.content in self._policies:  # it was in force, and its lists were broken
-                    self._policies[offer.content] = policy
-                await self._perform(self._follow(offers.prepared(offer)))
+            await self._came_out(partial(offers.prepared, offer), policy)
 
-    async def _settled(self, event: Callable[..., list[steps.Effect]], *arguments: Any) -> None:
-        async with self._turn:
+    async def _came_out(self, event: Callable[[], list[steps.Effect]], policy: Policy | None = None) -> None:
+        """Unless another offer has taken its place, which ends this task."""
+        task = asyncio.current_task()
+
+        def settle() -> Sequence[Effect]:
+            if self._preparing is not task:
+                return ()
             self._preparing = None
-            await self._perform(self._follow(event(*arguments)))
+            effects = self._follow(event())
+            awaited = any(isinstance(effect, steps.Apply | steps.Reinstate) for effect in effects)
+            self._ready = policy if awaited else None
+            return effects
+
+        await self._event(settle)
 
     async def _apply(self, offer: Offer) -> Sequence[Effect]:
         policy, self._ready = self._ready, None
@@ -226,7 +265,8 @@ class Performer:
             self._managed = None
             await self._keeper.take(self._fallback, managed=False)
             return
-        policy = replace(self._policies[offer.content], generation=offer.generation)
+        ready, self._ready = self._ready, None  # it was in force, and its lists were broken
+        policy = replace(ready or self._policies[offer.content], generation=offer.generation)
         self._policies[offer.content] = self._managed = policy
         await self._keeper.take(policy, managed=True)
 
@@ -235,8 +275,10 @@ class Performer:
         try:
             await asyncio.to_thread(self._places.slots.save, offer)
         except OSError as error:
-            why = f"{error.filename or 'disk'}: {error.strerror or error}"
-            return offers.not_kept(offer, why, time.monotonic())
+            return offers.not_kept(offer, in_words(error), time.monotonic())
+        except Exception as error:
+            self._log.fault(error, "controller Keep")
+            return offers.not_kept(offer, f"a fault of the agent: {type(error).__name__}", time.monotonic())
         effects = offers.kept(offer)
         needed = {known.content for known in (offers.confirmed, offers.soaking) if known is not None}
         self._policies = {content: policy for content, policy in self._policies.items() if content in needed}
@@ -248,7 +290,7 @@ class Performer:
         try:
             await asyncio.to_thread(self._places.slots.save_journal, journal)
         except OSError as error:
-            self.disk = f"{error.filename or 'journal'}: {error.strerror or error}"
+            self.disk = in_words(error)
 
     # --- the disk
 
@@ -261,9 +303,11 @@ class Performer:
         if slots or lists:
             self.counts["repairs"] += 1
             self._log.error("what is on disk has changed, and is mended", policy=slots, lists=lists)
-        async with self._turn:
-            if offers.confirmed == confirmed:
-                await self._perform(self._follow(offers.damaged(slots=slots, lists=lists)))
+
+        def settle() -> Sequence[Effect]:
+            return self._follow(offers.damaged(slots=slots, lists=lists)) if offers.confirmed == confirmed else ()
+
+        await self._event(settle)
 
     def _look(self, confirmed: Offer) -> tuple[bool, bool]:
         """Whether the slot, and whether a list is damaged."""
@@ -304,6 +348,11 @@ class Performer:
         task = asyncio.create_task(guarded(), name=name)
         self._others.add(task)
         task.add_done_callback(self._others.discard)
+
+
+def in_words(error: OSError) -> str:
+    """What the disk says, and of which file."""
+    return f"{error.filename or 'disk'}: {error.strerror or error}"
 
 
 def _unheard(_what: object) -> None:

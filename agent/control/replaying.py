@@ -16,6 +16,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
+from google.protobuf.message import DecodeError
+
 from agent.identity.model import Failure, Verification
 from agent.loading import load_policy, open_list
 from agent.model import ConfigError
@@ -139,7 +141,7 @@ def _open(document: bytes, paths: Mapping[str, Path]) -> Policy:
     """Raises ConfigError."""
     try:
         message = policy_pb2.Policy.FromString(document)
-    except ValueError as error:
+    except DecodeError as error:
         raise ConfigError("policy", f"is no serialised Policy ({error})") from None
     lists = {}
     for i, name in enumerate(message.do_not_originate.lists):

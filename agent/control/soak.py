@@ -25,8 +25,8 @@ ILL_SECONDS: Final = 5.0
 BEFORE_SECONDS: Final = 120.0
 """What an offer is compared with."""
 
-OWN: Final = "controller"
-"""The part that this is: a link that is lost says nothing of a policy."""
+LINKS: Final = frozenset({"controller", "quota", "upload"})
+"""Parts that need the controller: a link that is lost says nothing of a policy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Vitals:
 
     def ill(self) -> dict[str, str]:
         """The parts that are not well, and why."""
-        return {name: words for name, (healthy, words) in self.components.items() if not healthy and name != OWN}
+        return {name: words for name, (healthy, words) in self.components.items() if not healthy and name not in LINKS}
 
 
 class History:

@@ -79,6 +79,8 @@ class BatchReader:
         `dropped` is asked after the look at the disk why there is a gap. Raises OSError.
         """
         if self._after >= through:
+            for cursor in self._cursors.values():
+                cursor.let_go()
             return None
         found = self._nearest(through)
         if found is None or found.first > self._after + 1:
@@ -138,6 +140,11 @@ class _Cursor:
                 return None
             if not self._fill() and not self._open_next(after):
                 return None
+
+    def let_go(self) -> None:
+        """Of a file that has been deleted: as long as it is open, its room on the disk is taken."""
+        if self._file >= 0 and not os.fstat(self._file).st_nlink:
+            self.close()
 
     def close(self) -> None:
         if self._file >= 0:

@@ -274,8 +274,12 @@ class SpoolStore:
         """Let go of a segment: one that is uploaded, else the oldest of allowed calls, the one that is being written
         too. False when there is none."""
         sealed = self._uploaded_ones() or self._sealed[Kind.ALLOWED]
-        if not sealed and Kind.ALLOWED in self._open:
-            self._seal(Kind.ALLOWED)
+        if not sealed:
+            for stream in [s for s, one in self._open.items() if one.count and one.last <= self.uploaded]:
+                self._seal(stream)
+            if not self._uploaded_ones() and Kind.ALLOWED in self._open:
+                self._seal(Kind.ALLOWED)
+            sealed = self._uploaded_ones() or self._sealed[Kind.ALLOWED]
         if not sealed:
             return False
         self._drop(sealed.popleft(), DISK_SHORT, when)

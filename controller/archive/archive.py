@@ -19,7 +19,7 @@ from controller.archive.query import Query, Search
 from controller.archive.settings import ArchiveSettings
 from controller.archive.storage import Storage, storage_of
 from controller.archive.writing import Writer
-from controller.errors import Busy, StoreError, StoreUnavailable
+from controller.errors import Busy, StoreError, StoreFull, StoreUnavailable
 from controller.model import ArchivedFile
 from controller.store import Store
 
@@ -102,7 +102,7 @@ class Archive:
         self._open()
         free = self.storage.free_ratio()
         if free < self._settings.min_free_ratio:
-            raise Busy(f"only {free:.1%} of the archive's disk is free", 60.0)
+            raise StoreFull(f"only {free:.1%} of the archive's disk is free")
         return self._writer.write(make(), when)
 
     async def take_back(self, files: list[ArchivedFile]) -> None:

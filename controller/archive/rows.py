@@ -22,9 +22,11 @@ from controller.archive.layout import CALLS, SCHEMAS, epoch_text, table_of
 
 Row = dict[str, Any]
 
-# Where an object could end and something else begin on the same line. Inside of strings it may be harmless; then the
-# batch is read the slow way. (With an alternative in it the expression takes ten times as long.)
+# Where an object could end and something else begin on the same line, and where a line begins with something else.
+# Inside of strings the first may be harmless; then the batch is read the slow way. (As one expression with an
+# alternative in it they take ten times as long.)
 _SUSPECT: Final = re.compile(rb"\}[^,\]}\n]")
+_NO_OBJECT: Final = re.compile(rb"\n[^{]")
 _PLACE: Final = ("agent", "epoch", "sequence", "kind")
 _FIELDS: Final = {
     table: {field.name: field.type for field in schema if field.name not in (*_PLACE, "rest")}
@@ -87,10 +89,9 @@ def _calls(parts: Sequence[Lines], when: float) -> pa.Table:
 def _is_plain(part: Lines) -> bool:
     """Whether each line begins an object and nothing follows one; and the ends have the fields of a call."""
     text = part.text
-    others = part.count - 1
-    if not (text.startswith(b"{") and text.endswith(b"}") and text.count(b"\n") == text.count(b"\n{") == others):
+    if not (text.startswith(b"{") and text.endswith(b"}") and text.count(b"\n") == part.count - 1):
         return False
-    if _SUSPECT.search(text) or not (text.isascii() or _is_utf8(text)):
+    if _NO_OBJECT.search(text) or _SUSPECT.search(text) or not (text.isascii() or _is_utf8(text)):
         return False
     ends = [text[: text.find(b"\n")] if part.count > 1 else text, text[text.rfind(b"\n") + 1 :]]
     return all(_has_columns(end) for end in ends[: part.count])

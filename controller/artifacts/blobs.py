@@ -16,7 +16,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 import fsspec
 
 from controller.artifacts.settings import ArtifactSettings
-from controller.errors import NotFound, StoreError, StoreUnavailable
+from controller.errors import ControllerError, NotFound, StoreUnavailable
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -65,7 +65,7 @@ class Blobs:
     async def _in_thread(self, work: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) -> T:
         try:
             return await asyncio.to_thread(work, *arguments, **keywords)
-        except StoreError:
+        except ControllerError:
             raise
         except FileNotFoundError:
             raise NotFound("list", arguments[0] if arguments else self._url) from None

@@ -178,7 +178,7 @@ class ListKeeper:
             url = source.url
             for _ in range(REDIRECTS_MAX + 1):
                 # Whoever a redirect points to is not told what the first one may know.
-                secret = own if httpx.URL(url).host == httpx.URL(source.url).host else {}
+                secret = own if httpx.URL(url).netloc == httpx.URL(source.url).netloc else {}
                 async with client.stream("GET", url, headers=secret) as response:
                     if response.status_code not in _REDIRECTS:
                         return await self._take(source, response, validator)

@@ -79,7 +79,8 @@ def summary(agents: "Sequence[fleet_pb2.Agent]", now: float) -> str:
     calls = sum(agent.attempts_per_second for agent in members if agent.connected)
     ill = sum(1 for agent in members if trouble(agent, now))
     here = sum(agent.connected for agent in members)
-    return f"{len(members)} agents, {here} connected, {calls:,.1f} calls/s" + (f", {ill} with trouble" if ill else "")
+    count = f"{len(members)} agent{'s' if len(members) != 1 else ''}"
+    return f"{count}, {here} connected, {calls:,.1f} calls/s" + (f", {ill} with trouble" if ill else "")
 
 
 def row(agent: "fleet_pb2.Agent", now: float) -> list[str]:

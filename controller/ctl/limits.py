@@ -20,7 +20,7 @@ sbcctl limits list --watch"""
 SET: Final = """\
 sbcctl limits set customer-east --rate 200 --burst 50
 sbcctl limits set customer-east --rate 200 --partition hold
-(the policy says which calls count against it: a limit of this name with fleet = true)"""
+(the policy says which calls count against it: a limit of this name with fleet = "safe")"""
 DELETE: Final = "sbcctl limits delete customer-east           the policy's own figures hold again"
 
 PARTITIONS: Final = ("safe", "hold", "open")

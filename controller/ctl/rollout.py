@@ -114,22 +114,37 @@ def follow(fleet: "Fleet", generation: int, *, as_json: bool) -> int:
             ended = response.rollout.state
             yield response.rollout
 
-    watch(looks(), view, plain if as_json else None)
+    watch(looks(), view, plain if as_json else None, line)
     return OK if ended == DONE else BAD_INPUT
+
+
+def line(rollout: "fleet_pb2.Rollout") -> str:
+    """One look, on one line."""
+    step = f"step {rollout.step + 1} of {len(rollout.steps)}"
+    problems = "".join(f"\n  {problem.agent_id}: {problem.problem}" for problem in rollout.problems)
+    return ", ".join(filter(None, (_head(rollout), step, _counts(rollout)))) + problems
+
+
+def _head(rollout: "fleet_pb2.Rollout") -> str:
+    return f"generation {rollout.generation}: {rollout.state}" + (f" ({rollout.why})" if rollout.why else "")
+
+
+def _counts(rollout: "fleet_pb2.Rollout") -> str:
+    return ", ".join(f"{rollout.phases[phase]} {phase}" for phase in PHASES if phase in rollout.phases)
 
 
 def view(rollout: "fleet_pb2.Rollout") -> "RenderableType":
     """One look."""
     from controller.ctl.watching import lines, table, together  # noqa: PLC0415
 
-    head = f"generation {rollout.generation}: {rollout.state}" + (f" ({rollout.why})" if rollout.why else "")
+    head = _head(rollout)
     steps = [
         f"{'>' if n == rollout.step and rollout.state == RUNNING else ' '} step {n + 1} of {len(rollout.steps)}: "
         f"{share:.0%} of the agents" + (" (one at least)" if share < 1 else "")
         for n, share in enumerate(rollout.steps)
     ]
-    counts = ", ".join(f"{rollout.phases[phase]} {phase}" for phase in PHASES if rollout.phases[phase])
-    parts: list[RenderableType] = [lines(head, f"begun {at(rollout.started_at)}", *steps, counts or "no agent has it")]
+    counts = _counts(rollout) or "no agent has it"
+    parts: list[RenderableType] = [lines(head, f"begun {at(rollout.started_at)}", *steps, counts)]
     if rollout.problems:
         rows = [(problem.agent_id, problem.problem) for problem in rollout.problems]
         parts.append(table("", ["agent", "why it was not taken"], rows))

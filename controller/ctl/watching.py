@@ -21,8 +21,13 @@ POLL_SECONDS: Final = 1.0
 WIDTH: Final = 200
 
 
-def watch(looks: Iterator[T], view: "Callable[[T], RenderableType]", plain: Callable[[T], Any] | None) -> None:
-    """Show each look. `plain` makes JSON of it; None: for people."""
+def watch(
+    looks: Iterator[T],
+    view: "Callable[[T], RenderableType]",
+    plain: Callable[[T], Any] | None,
+    line: "Callable[[T], RenderableType] | None" = None,
+) -> None:
+    """Show each look. `plain` makes JSON of it; None: for people. `line` is shorter, for what is no terminal."""
     if plain is not None:
         for look in looks:
             print_line(plain(look))
@@ -33,7 +38,7 @@ def watch(looks: Iterator[T], view: "Callable[[T], RenderableType]", plain: Call
     if not sys.stdout.isatty():
         console = Console(width=WIDTH, highlight=False)
         for look in looks:
-            console.print(view(look))
+            console.print((line or view)(look))
             sys.stdout.flush()
         return
     console = Console(highlight=False)

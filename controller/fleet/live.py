@@ -17,6 +17,7 @@ from typing import Final, assert_never
 from agent.ops.log import Log
 from controller.errors import Busy, Conflict, ControllerError, Denied, NoAnswer, NotFound, StoreError
 from controller.fleet.messages import CommandAnswer, FromAgent, Goodbye, Hello, Offering, OfferReport, Order, ToAgent
+from controller.fleet.offerings import Offerings
 from controller.fleet.session import (
     BACK_LATER,
     BACK_SOON,
@@ -50,7 +51,6 @@ SECOND: Final = 1.0
 PAUSE_SECONDS: Final = 0.1
 """Between two looks at the store, however much changes there."""
 
-GENERATIONS_KEPT: Final = 4
 RETURNS_PER_SECOND: Final = 100.0
 """How fast agents come back that were sent away together."""
 
@@ -95,7 +95,7 @@ class LiveSessions:
         self._live: dict[str, _Live] = {}
         self._streams: set[_Stream] = set()
         self._notes: dict[str, HealthNote | None] = {}
-        self._offerings: dict[tuple[int, float], Offering] = {}
+        self._offerings = Offerings(store)
         self._places = asyncio.Semaphore(settings.openings)
         self._waiting = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -150,11 +150,6 @@ class LiveSessions:
     def agents(self) -> frozenset[str]:
         """Who has a session here."""
         return frozenset(self._live)
-
-    def capabilities(self, agent_id: str) -> frozenset[str]:
-        """What an agent that has a session here can do."""
-        live = self._live.get(agent_id)
-        return live.session.hello.capabilities if live is not None and live.session.hello is not None else frozenset()
 
     # --- a stream
 
@@ -307,13 +302,12 @@ class LiveSessions:
         if before is not None:
             self._replace(before, is_copy=bool(opened.banned))
         self._counts.opened += 1
-        refused = await self._store.rollouts.refused(live.agent_id)
+        offer, refused = await self._store.rollouts.standing(live.agent_id)
         if live.session.state is State.ENDED:
             return
         self._perform_now(live, live.session.welcome(refused))
-        offer = await self._store.rollouts.offer_of(live.agent_id)
         if offer is not None:
-            await self._perform(live, live.session.want(await self._offering(offer.generation), offer.phase))
+            await self._perform(live, live.session.want(await self._offerings.get(offer.generation), offer.phase))
 
     def _replace(self, live: _Live, *, is_copy: bool) -> None:
         self._counts.replaced += 1
@@ -431,7 +425,7 @@ class LiveSessions:
             live = self._live.get(agent_id)
             if live is None or live.session.state is not State.OPEN or live.session.knows(offer.generation):
                 continue
-            offering = await self._offering(offer.generation)
+            offering = await self._offerings.get(offer.generation)
             await self._perform(live, live.session.want(offering, OfferPhase.OFFERED))
 
     async def _compare(self) -> None:
@@ -445,20 +439,6 @@ class LiveSessions:
         for agent_id, session_id in held.items():
             if session_id not in known:
                 await self._store.sessions.close(agent_id, session_id, self._clock())
-
-    async def _offering(self, generation: int) -> Offering:
-        """A generation as it goes to agents. The last few are kept: they go to everybody."""
-        soak = (await self._store.rollouts.get(generation)).plan.soak
-        kept = self._offerings.get((generation, soak))
-        if kept is not None:
-            return kept
-        policy = await self._store.policies.get(generation)
-        artifacts = [await self._store.artifacts.get(key) for key in policy.info.artifacts]
-        offering = Offering(generation, policy.info.sha256, policy.document, tuple(artifacts), soak)
-        self._offerings[generation, soak] = offering
-        while len(self._offerings) > GENERATIONS_KEPT:
-            del self._offerings[next(iter(self._offerings))]
-        return offering
 
 
 class _Stream:

@@ -96,19 +96,24 @@ class Gate(aio.ServerInterceptor):
     ) -> Handler:
         """The handler of a call with the gate before it. What has no permission is not served."""
         handler = await continuation(details)
-        permission = PERMISSIONS.get(details.method)
+        name = details.method
+        permission = PERMISSIONS.get(name)
         if handler is None or permission is None:
             return None
         serializers = (handler.request_deserializer, handler.response_serializer)
         if handler.unary_unary:
-            return grpc.unary_unary_rpc_method_handler(
-                self._unary(handler.unary_unary, details.method, permission), *serializers
-            )
+            return grpc.unary_unary_rpc_method_handler(self._unary(handler.unary_unary, name, permission), *serializers)
         if handler.unary_stream:
-            return grpc.unary_stream_rpc_method_handler(self._stream(handler.unary_stream, permission), *serializers)
+            return grpc.unary_stream_rpc_method_handler(
+                self._stream(handler.unary_stream, name, permission), *serializers
+            )
         if handler.stream_unary:
-            return grpc.stream_unary_rpc_method_handler(self._upload(handler.stream_unary, permission), *serializers)
-        return grpc.stream_stream_rpc_method_handler(self._stream(handler.stream_stream, permission), *serializers)
+            return grpc.stream_unary_rpc_method_handler(
+                self._upload(handler.stream_unary, name, permission), *serializers
+            )
+        return grpc.stream_stream_rpc_method_handler(
+            self._stream(handler.stream_stream, name, permission), *serializers
+        )
 
     async def watch(self) -> None:
         """Cut the streams of callers that may not call any more. Runs until it is cancelled."""
@@ -135,7 +140,7 @@ class Gate(aio.ServerInterceptor):
     def _unary(self, method: Callable[..., Awaitable[Any]], name: str, permission: Permission) -> Callable[..., Any]:
         async def answered(request: Any, context: Context) -> Any:
             async with self._told(context):
-                await self._admit(permission, context)
+                await self._admit(name, permission, context)
                 try:
                     async with asyncio.timeout(DEADLINES.get(name, UNARY_SECONDS)):
                         return await method(request, context)
@@ -145,7 +150,9 @@ class Gate(aio.ServerInterceptor):
 
         return answered
 
-    def _stream(self, method: Callable[..., AsyncIterator[Any]], permission: Permission) -> Callable[..., Any]:
+    def _stream(
+        self, method: Callable[..., AsyncIterator[Any]], name: str, permission: Permission
+    ) -> Callable[..., Any]:
         async def streamed(request: Any, context: Context) -> None:
             async def pump() -> None:
                 responses = method(request, context)
@@ -154,22 +161,22 @@ class Gate(aio.ServerInterceptor):
                         await context.write(response)
 
             async with self._told(context):
-                peer = await self._admit(permission, context)
+                peer = await self._admit(name, permission, context)
                 await self._while_allowed(peer, pump())
 
         return streamed
 
-    def _upload(self, method: Callable[..., Awaitable[Any]], permission: Permission) -> Callable[..., Any]:
+    def _upload(self, method: Callable[..., Awaitable[Any]], name: str, permission: Permission) -> Callable[..., Any]:
         async def uploaded(requests: Any, context: Context) -> Any:
             async with self._told(context):
-                peer = await self._admit(permission, context)
+                peer = await self._admit(name, permission, context)
                 return await self._while_allowed(peer, method(requests, context))
 
         return uploaded
 
     # --- who, and for how long
 
-    async def _admit(self, permission: Permission, context: Context) -> Peer | None:
+    async def _admit(self, method: str, permission: Permission, context: Context) -> Peer | None:
         """Who asks; None where that does not matter. Raises Unauthenticated and Denied."""
         self.tally.calls += 1
         if permission is Open.ANYONE:
@@ -182,7 +189,7 @@ class Gate(aio.ServerInterceptor):
         except Denied:
             self.tally.denied += 1
             raise
-        why = why_not(peer, permission)
+        why = why_not(peer, permission, method)
         if why:
             self.tally.denied += 1
             raise Denied(why)

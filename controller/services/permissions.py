@@ -19,7 +19,7 @@ class Open(Enum):
 
 
 Permission = Open | Role
-"""A role means operators who have it, and controllers, who ask for an operator whose role they have seen."""
+"""A role means operators who have it."""
 
 
 def _all(service: str, methods: Mapping[str, Permission]) -> dict[str, Permission]:
@@ -88,8 +88,14 @@ PERMISSIONS: Final[Mapping[str, Permission]] = {
 }
 
 
-def why_not(peer: Peer, permission: Permission) -> str:
-    """ "" if `peer` may, else why it may not."""
+PASSED_ON: Final = frozenset(
+    {"/sbcedge.fleet.v1.FleetService/RunCommand", "/sbcedge.fleet.v1.LimitService/ListFleetLimits"}
+)
+"""What controllers ask each other, for operators whose role they have seen."""
+
+
+def why_not(peer: Peer, permission: Permission, method: str) -> str:
+    """ "" if `peer` may call this, else why it may not."""
     if permission is Open.ANYONE:
         return ""
     if permission is Open.AGENT:
@@ -99,7 +105,7 @@ def why_not(peer: Peer, permission: Permission) -> str:
     if peer.kind is PeerKind.AGENT:
         return "this is for operators"
     if peer.kind is PeerKind.CONTROLLER:
-        return ""
+        return "" if method in PASSED_ON else "this is for operators"
     role = peer.role
     needed = permission.word
     return "" if role is not None and role >= permission else f"needs the role {needed}; {peer} has {_word(role)}"

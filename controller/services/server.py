@@ -31,11 +31,15 @@ AGE_GRACE_SECONDS: Final = 600
 """For its streams to end by themselves; sessions say goodbye within the hour."""
 HANDSHAKE_SECONDS: Final = 20
 """500 at once take a second or two of a processor; ten thousand at once have to come again."""
-OPEN_CALLS_MAX: Final = 256
-"""Calls at a time on the open port: strangers can get there."""
+OPEN_CALLS_MAX: Final = 1024
+"""Calls at a time on the open port, where strangers can get, too; thirty operators with all their streams."""
 GOODBYE_SECONDS: Final = 0.1
 """For GOAWAY to go out, and the last bytes with it."""
 RENEW_RETRY_SECONDS: Final = 60.0
+
+
+_KEPT: Final[list[Any]] = []
+"""Credentials of servers, two for each that was ever started."""
 
 
 class KeyedCertificate(Protocol):
@@ -86,6 +90,25 @@ def server_options(connections: int) -> list[tuple[str, int]]:
         ("grpc.max_connection_age_grace_ms", AGE_GRACE_SECONDS * 1000),
         ("grpc.so_reuseport", 0),  # nobody else gets to listen beside us
     ]
+
+
+class _Changes:
+    """What gRPC asks at every handshake: the certificate, if it is another one than it was told before, else None.
+
+    It must not be told the same again: gRPC takes each answer for a new one and replaces what other handshakes are
+    using at that moment (grpc 1.85: refcounts of the handshaker factory), which ends the process when many come in.
+    """
+
+    def __init__(self, current: Callable[[], Any]) -> None:
+        self._current = current
+        self._told = current()
+
+    def __call__(self) -> Any:
+        current = self._current()
+        if current is self._told:
+            return None
+        self._told = current
+        return current
 
 
 class FleetServer:
@@ -162,8 +185,11 @@ class FleetServer:
             if with_certificates or not service.to_agents:
                 service.add(service.servicer, server)
         credentials = grpc.dynamic_ssl_server_credentials(
-            self._configuration, lambda: self._configuration, with_certificates
+            self._configuration, _Changes(lambda: self._configuration), with_certificates
         )
+        # grpcio hands the callback to its C core without keeping what it belongs to: a handshake would call into freed
+        # memory. It has to live as long as the process: connections may still come in while the server stops.
+        _KEPT.append(credentials)
         host, _ = host_and_port(address, f"listen.{field}")
         try:
             port = server.add_secure_port(address, credentials)

@@ -35,8 +35,11 @@ RETRY_KEY: Final = "sbcedge-retry-after-ms"
 DETAIL_MAX: Final = 1024
 """Characters of a status message: it goes in a header, and headers have a bound of 8 kB."""
 
-PROBLEM_FIELDS_MAX: Final = 20
-"""Field violations in trailing metadata, for the same reason. Who wants all asks a method that answers with them."""
+PROBLEM_MAX: Final = 5000
+"""Bytes of a Problem in trailing metadata, for the same reason: the first violations that fit. Who wants all asks a
+method that answers with them."""
+
+TEXT_MAX: Final = 256
 
 # The first that fits.
 _CODES: Final[tuple[tuple[type[Exception], StatusCode], ...]] = (
@@ -77,9 +80,12 @@ def trailing_of(error: ControllerError | ConfigError, problem: Problem) -> tuple
     """Trailing metadata of a status."""
     trailing: list[tuple[str, str | bytes]] = []
     if problem.fields:
-        message = pb.Problem(code=problem.code, message=problem.message)
-        for violation in problem.fields[:PROBLEM_FIELDS_MAX]:
-            message.fields.add(field=violation.field[:DETAIL_MAX], description=violation.description[:DETAIL_MAX])
+        message = pb.Problem(code=problem.code, message=problem.message[:TEXT_MAX])
+        for violation in problem.fields:
+            message.fields.add(field=violation.field[:TEXT_MAX], description=violation.description[:TEXT_MAX])
+            if message.ByteSize() > PROBLEM_MAX:
+                del message.fields[-1]
+                break
         trailing.append((PROBLEM_KEY, message.SerializeToString()))
     if isinstance(error, Busy):
         trailing.append((RETRY_KEY, str(round(error.retry_after * 1000))))

@@ -107,18 +107,14 @@ class Rollouts(Part):
         return [offer_from(row) for row in rows]
 
     @reads
+    def standing(self, tx: Connection, agent_id: str) -> tuple[Offer | None, frozenset[int]]:
+        """`offer_of` and `refused` in one question: what a session begins with."""
+        return _offer_of(tx, agent_id), _refused(tx, agent_id)
+
+    @reads
     def offer_of(self, tx: Connection, agent_id: str) -> Offer | None:
         """What this agent shall have: the latest that it did not refuse and that is being rolled out, or in force."""
-        offers, rollouts = tables.offers, tables.rollouts
-        row = tx.execute(
-            select(offers)
-            .join(rollouts, rollouts.c.generation == offers.c.generation)
-            .where(offers.c.agent_id == agent_id, offers.c.phase.not_in(_REFUSED))
-            .where(or_(rollouts.c.state.in_(_OFFERING), offers.c.phase.in_(_IN_FORCE)))
-            .order_by(offers.c.generation.desc())
-            .limit(1)
-        ).one_or_none()
-        return offer_from(row) if row is not None else None
+        return _offer_of(tx, agent_id)
 
     @reads
     def waiting(self, tx: Connection) -> dict[str, Offer]:
@@ -155,9 +151,26 @@ class Rollouts(Part):
     @reads
     def refused(self, tx: Connection, agent_id: str) -> frozenset[int]:
         """Generations that this agent has refused or gone back from."""
-        offers = tables.offers
-        statement = select(offers.c.generation).where(offers.c.agent_id == agent_id, offers.c.phase.in_(_REFUSED))
-        return frozenset(tx.execute(statement).scalars())
+        return _refused(tx, agent_id)
+
+
+def _offer_of(tx: Connection, agent_id: str) -> Offer | None:
+    offers, rollouts = tables.offers, tables.rollouts
+    row = tx.execute(
+        select(offers)
+        .join(rollouts, rollouts.c.generation == offers.c.generation)
+        .where(offers.c.agent_id == agent_id, offers.c.phase.not_in(_REFUSED))
+        .where(or_(rollouts.c.state.in_(_OFFERING), offers.c.phase.in_(_IN_FORCE)))
+        .order_by(offers.c.generation.desc())
+        .limit(1)
+    ).one_or_none()
+    return offer_from(row) if row is not None else None
+
+
+def _refused(tx: Connection, agent_id: str) -> frozenset[int]:
+    offers = tables.offers
+    statement = select(offers.c.generation).where(offers.c.agent_id == agent_id, offers.c.phase.in_(_REFUSED))
+    return frozenset(tx.execute(statement).scalars())
 
 
 def begin(tx: Connection, generation: int, plan: RolloutPlan, when: float) -> Rollout:

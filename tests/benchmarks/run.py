@@ -319,17 +319,57 @@ def queues() -> Iterator[Figure]:
             yield Figure(name, "INVITEs/s per core", shed, peer, 1e6 / us, us / got.shed_us, target)
 
 
+def fleets() -> Iterator[Figure]:
+    """A fleet that comes back at once, a policy on its way to 100 agents, memory of those that are idle."""
+    from tests.benchmarks.fleet import run
+
+    found = run()
+    ratio = found["sessions"] / found["handshakes"]
+    yield Figure(
+        "fleet_reconnect", "sessions/s", found["sessions"], "bare mTLS handshakes", found["handshakes"], ratio, ""
+    )
+    ratio = found["bare_apply"] / found["apply"]
+    yield Figure(
+        "fleet_apply_100", "s to confirmed", found["apply"], "100 calls in turn", found["bare_apply"], ratio, ""
+    )
+    yield Figure("fleet_idle_agent", "kB resident", found["idle"], "90 kB, measured", 90.0, 90.0 / found["idle"], "")
+
+
+def ingest() -> Iterator[Figure]:
+    """Records that a controller takes in over mTLS, per processor of it, with either database."""
+    for database, target in (("", ">= 200k"), ("postgresql", ">= 100k")):
+        output = subprocess.run(
+            [sys.executable, "-m", "tests.benchmarks.ingest", str(ROOT / "build"), database],
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        got = json.loads(output)
+        if not got:
+            print("ingest_records_postgresql: skipped, PostgreSQL is not installed")
+            continue
+        name = "ingest_records_postgresql" if database else "ingest_records"
+        bare = got["bare"]
+        yield Figure(name, "records/s per core", got["per_core"], "pyarrow alone", bare, got["per_core"] / bare, target)
+        yield Figure(f"{name}_wall", "records/s", got["records"], "", 0.0, 0.0, "4 agents, one machine")
+        if not database:
+            yield Figure("ingest_record_bytes", "bytes", got["bytes"], "100 bytes", 100, 100 / got["bytes"], "on disk")
+
+
 GROUPS = {
     "scan": scans,
     "numbers": number_sets,
     "decision": decisions,
     "replay": replays,
     "records": records,
+    "ingest": ingest,
     "redirect": redirects,
     "hook": hooks,
     "identity": identities,
     "capture": captures,
     "queue": queues,
+    "fleet": fleets,
 }
 
 

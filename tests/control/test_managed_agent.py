@@ -1,5 +1,6 @@
 """A managed agent as a real process, and a controller that is cut, killed and wrong at every step."""
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -478,6 +479,25 @@ def test_a_full_disk_postpones_an_offer_and_refuses_nothing(folder: Path) -> Non
         assert session.phases(8) == ["RECEIVED"]
         (folder / "control" / "lists").unlink()
         session.report(8, "CONFIRMED")
+
+
+def test_a_list_that_is_too_old_is_told_and_stays_in_use(folder: Path) -> None:
+    content = a_list(100, 1)
+    with FakeController() as controller, managed(folder, controller) as agent:
+        sha256 = hashlib.sha256(content).digest()
+        manifest = pb.ArtifactManifest(
+            kind="dno", name="industry", generation=1, sha256=sha256, size=len(content), format_version=1, key_id="k1"
+        )
+        manifest.not_after.FromSeconds(int(time.time()) + 2)
+        manifest.signature = controller.signer.sign(manifest.SerializeToString(deterministic=True))
+        controller.artifacts[sha256] = content
+        confirmed(controller, 1, controller.offer(1, with_list("p"), artifacts=[manifest]))
+        said = wait(lambda: "is to be used until" in component(agent) and component(agent), "an alarm")
+        assert said.startswith("NOT WELL: dno industry is to be used until")
+        with agent.hook() as ask:
+            listed = ask(invite(calling="sip:+12015550000@a.example.net;user=phone"))
+        assert listed.decision == screening_pb2.DECISION_REFUSE
+        assert decides_by(agent) == (1, "p")
 
 
 def test_run_check_tells_what_it_would_start_with(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 import ssl
 import time
 import uuid
@@ -37,7 +38,7 @@ CONFIG = """\
 [controller]
 name = "{name}"
 [listen]
-agents = "127.0.0.1:0"
+agents = "127.0.0.1:{port}"
 open = "127.0.0.1:0"
 [fleet]
 health = 0.2
@@ -66,32 +67,66 @@ def a_policy(name: str = "trial", rate: int = 10) -> str:
     return POLICY.format(name=name, rate=rate)
 
 
-@dataclass
-class Controller:
-    """One that runs."""
+class Reached:
+    """A controller, as those see it who only reach its ports."""
 
-    parts: Parts
+    address: str
+    open_address: str
+    roots: bytes
     admin: str  # login token
-    channels: list[aio.Channel] = field(default_factory=list)
+
+    def __init__(self) -> None:
+        self.channels: list[aio.Channel] = []
+
+    def channel(self, *, port: str = "open", key: bytes | None = None, chain: bytes | None = None) -> aio.Channel:
+        """Of its own, closed at the end."""
+        address = self.address if port == "agents" else self.open_address
+        credentials = grpc.ssl_channel_credentials(self.roots, key, chain)
+        channel = aio.secure_channel(address, credentials, options=OPTIONS)
+        self.channels.append(channel)
+        return channel
+
+    async def close(self) -> None:
+        """All channels."""
+        channels, self.channels = self.channels, []
+        await asyncio.gather(*(channel.close() for channel in channels))
+
+    def operator(self, token: str = "") -> "Operator":
+        return Operator(self.channel(), token or self.admin)
+
+    async def token(self, agent_id: str = "") -> str:
+        """For an agent to enrol with."""
+        request = fleet.CreateEnrollmentTokenRequest(agent_id=agent_id)
+        return str((await self.operator().access.CreateEnrollmentToken(request)).token)
+
+    async def enrol(self, **changes: Any) -> "PlayedAgent":
+        """A new agent, with a certificate."""
+        return await PlayedAgent.enrolled(self, await self.token(), **changes)
+
+
+class Controller(Reached):
+    """One that runs in this process."""
+
+    def __init__(self, parts: Parts, admin: str) -> None:
+        super().__init__()
+        self.parts = parts
+        self.admin = admin
 
     @property
     def server(self) -> FleetServer:
         return next(part for part in self.parts.running if isinstance(part, FleetServer))
 
     @property
-    def roots(self) -> bytes:
+    def address(self) -> str:  # type: ignore[override]
+        return self.server.address
+
+    @property
+    def open_address(self) -> str:  # type: ignore[override]
+        return self.server.open_address
+
+    @property
+    def roots(self) -> bytes:  # type: ignore[override]
         return b"".join(ssl.DER_cert_to_PEM_cert(der).encode() for der in self.parts.authority.trust_bundle)
-
-    def channel(self, *, port: str = "open", key: bytes | None = None, chain: bytes | None = None) -> aio.Channel:
-        """Of its own, closed at the end."""
-        address = self.server.address if port == "agents" else self.server.open_address
-        credentials = grpc.ssl_channel_credentials(self.roots, key, chain)
-        channel = aio.secure_channel(address, credentials, options=OPTIONS)
-        self.channels.append(channel)
-        return channel
-
-    def operator(self, token: str = "") -> "Operator":
-        return Operator(self.channel(), token or self.admin)
 
     async def make_operator(self, role: Role, name: str = "") -> "Operator":
         """One with this role."""
@@ -100,14 +135,10 @@ class Controller:
         return self.operator(token)
 
     async def token(self, agent_id: str = "") -> str:
-        """For an agent to enrol with."""
+        """Without asking."""
         act = Act("operator:admin", "token.create")
         _, secret = await self.parts.authority.create_token(act, None, "", agent_id, self.parts.clock())
         return secret
-
-    async def enrol(self, **changes: Any) -> "PlayedAgent":
-        """A new agent, with a certificate."""
-        return await PlayedAgent.enrolled(self, await self.token(), **changes)
 
 
 class Operator:
@@ -166,7 +197,7 @@ def key_and_request() -> tuple[bytes, bytes]:
 class PlayedAgent:
     """An agent with an identity."""
 
-    controller: Controller
+    controller: Reached
     id: str
     instance_uid: str
     key: bytes
@@ -174,10 +205,17 @@ class PlayedAgent:
     credentials: pb.Credentials
 
     @classmethod
-    async def enrolled(cls, controller: Controller, token: str, instance_uid: str = "", key: str = "") -> Self:
+    async def enrolled(
+        cls,
+        controller: Reached,
+        token: str,
+        instance_uid: str = "",
+        key: str = "",
+        channel: aio.Channel | None = None,
+    ) -> Self:
         uid = instance_uid or str(uuid.uuid4())
         private, request = key_and_request()
-        stub = pb_grpc.EnrollmentServiceStub(controller.channel())
+        stub = pb_grpc.EnrollmentServiceStub(channel or controller.channel())
         response = await stub.Enroll(
             pb.EnrollRequest(
                 token=token,
@@ -278,14 +316,20 @@ class PlayedSession:
         await self.is_well()
         await self.says(offer, "CONFIRMED")
 
-    def lives(self, on_offer: Callable[["PlayedSession", pb.ConfigOffer], Any] | None = None) -> "asyncio.Task[None]":
-        """From now on, take (or what `on_offer` does) every offer."""
+    def lives(
+        self,
+        on_offer: Callable[["PlayedSession", pb.ConfigOffer], Any] | None = None,
+        on_command: Callable[["PlayedSession", pb.Command], Any] | None = None,
+    ) -> "asyncio.Task[None]":
+        """From now on, take (or what `on_offer` does) every offer, and do `on_command` with commands."""
 
         async def live() -> None:
             while (message := await self.call.read()) is not aio.EOF:
                 self.heard.append(message)
                 if message.WhichOneof("message") == "offer":
                     await (self.takes(message.offer) if on_offer is None else on_offer(self, message.offer))
+                if message.WhichOneof("message") == "command" and on_command is not None:
+                    await on_command(self, message.command)
 
         return self.keeps(live())
 
@@ -309,8 +353,15 @@ def pem_of(chain: Iterator[bytes] | Any) -> bytes:
     return b"".join(ssl.DER_cert_to_PEM_cert(der).encode() for der in chain)
 
 
+def free_port() -> int:
+    """One that nobody has now; nobody else should take it for a moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def a_config(folder: Path, store: StoreSettings | None = None, name: str = "c1", more: str = "") -> Config:
-    config = read_config(CONFIG.format(name=name) + more, folder)
+    config = read_config(CONFIG.format(name=name, port=free_port()) + more, folder)
     return config if store is None else replace(config, store=store)
 
 
@@ -339,10 +390,11 @@ async def a_controller(
                 started.append(part)
             yield controller
         finally:
-            for channel in controller.channels:
-                await channel.close()
-            for part in reversed(started):
-                await part.stop(1.0)
+            await controller.close()
+            for part in [*parts.streaming, *reversed(started)]:
+                if part in started:
+                    started.remove(part)
+                    await part.stop(1.0)
             watch.cancel()
             await asyncio.gather(watch, return_exceptions=True)
             await parts.store.close()

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from controller.errors import Denied, NotFound
-from controller.model import Advance, HealthNote, OfferPhase, Topic
+from controller.model import Advance, FleetLimit, HealthNote, OfferPhase, Topic
 from controller.store import Store, StoreSettings
 from controller.store.agents import COUNTERS_MAX, TROUBLE_MAX
 from controller.store.clones import RETURNS, RETURNS_SECONDS
@@ -207,6 +207,17 @@ def test_whoever_waits_hears_of_a_change_at_once(store_settings: StoreSettings) 
         assert await store.changes.wait(seen, 0.01) == seen
         await store.agents.observe({agent_id: NOTE}, WHEN)
         assert await store.changes.seen() == seen, "health is no news"
+
+    with_store(store_settings, work)
+
+
+def test_changes_that_are_committed_together_are_news_too(store_settings: StoreSettings) -> None:
+    async def work(store: Store) -> None:
+        seen, commits = await store.changes.seen(), store.counters()["store_commits"]
+        await asyncio.gather(*(store.limits.put(FleetLimit(f"{n}", 1.0, 1.0), WHEN, JANE) for n in range(50)))
+        commits = store.counters()["store_commits"] - commits
+        assert 0 < commits < 50, "what waits goes together"
+        assert (await store.changes.seen())[Topic.LIMITS] - seen[Topic.LIMITS] == commits, "once for each transaction"
 
     with_store(store_settings, work)
 

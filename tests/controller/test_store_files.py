@@ -177,11 +177,13 @@ def test_changes_that_wait_are_committed_together_and_fail_alone(sqlite_settings
     async def work(store: Store) -> None:
         before = store.counters()
         moves = [Advance(f"agent-{n}", 1, n % 2, 5, 5) for n in range(100)]  # the odd ones begin where nothing is
+        both = [[move, Advance(f"beside-{n}", 1, 0, 5, 5)] for n, move in enumerate(moves)]
         results = await asyncio.gather(
-            *(store.records.commit([], [move], [], WHEN) for move in moves), return_exceptions=True
+            *(store.records.commit([], two, [], WHEN) for two in both), return_exceptions=True
         )
         assert [isinstance(result, WatermarkMoved) for result in results] == [n % 2 == 1 for n in range(100)]
-        assert {mark.agent_id for mark in await store.records.watermarks()} == {f"agent-{n}" for n in range(0, 100, 2)}
+        names = {mark.agent_id for mark in await store.records.watermarks()}
+        assert names == {f"{name}-{n}" for name in ("agent", "beside") for n in range(0, 100, 2)}
         assert store.counters()["store_commits"] - before["store_commits"] < 20
 
     with_store(sqlite_settings, work)

@@ -76,9 +76,9 @@ def test_a_deadlock_is_resolved_by_running_one_again(postgres_settings: StoreSet
                 store._engine.write(crossing("b", ("access", "limits"), second, first)),
             )
             after = await store.changes.seen()
-            assert len(runs) == 3
+            assert len(runs) == 2 + store.counters()["store_retries"]
             assert sum(after.values()) - sum(before.values()) == 4, "each has happened once"
-            assert store.counters()["store_retries"] == 1
+            assert store.counters()["store_retries"] >= 1
 
     asyncio.run(main())
 
