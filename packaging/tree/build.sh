@@ -24,7 +24,7 @@ test -e "$library/os.py"
 # What a daemon does not need: tests, graphics, installers, and modules whose libraries a small system lacks (SQLite).
 (cd "$library" && rm -rf sqlite3 test idlelib tkinter turtledemo turtle.py ensurepip lib2to3 pydoc_data distutils unittest/test \
     sitecustomize.py EXTERNALLY-MANAGED LICENSE.txt config-3.11-*
- cd lib-dynload && rm -f {_dbm,nis,_curses,_curses_panel,readline,_crypt,ossaudiodev,_tkinter,_gdbm,_sqlite3}.*.so)
+ cd lib-dynload && rm -f {_dbm,nis,_curses,_curses_panel,readline,_crypt,ossaudiodev,_tkinter,_gdbm,_sqlite3,_test*,_xxtestfuzz,_ctypes_test,_xxsubinterpreters,xxlimited*}.*.so)
 
 cp -rL "$SITE" "$stage/site-packages"
 # What an installer would need, and programs: nothing here is a program but the interpreter.

@@ -82,7 +82,12 @@ PYTHONPATH=$source "$builder" -m tools.package.completion >"$inputs/made/sbc-age
 say "the package"
 cp "$inputs/made/copyright" "$source/debian/copyright"
 strip=strip
-[ "$arch" = "$host" ] || strip=aarch64-linux-gnu-strip
+if [ "$arch" != "$host" ]; then
+    strip=aarch64-linux-gnu-strip
+    depends=$(for deb in "$inputs"/python/*.deb; do dpkg-deb -f "$deb" Depends Pre-Depends; done | sed 's/^[A-Za-z-]*: //' \
+        | tr ',' '\n' | sed 's/^ *//' | grep -E '^(lib(bz2|c6|expat|ffi|lzma|ssl|uuid)|zlib1g)' | sort -u | paste -sd,)
+    export CROSS_DEPENDS="$depends,libgcc-s1,libstdc++6"
+fi
 (cd "$source" && PYTHON_DEBS=$inputs/python SITE=$inputs/site MADE=$inputs/made STRIP=$strip COMPILE=/usr/bin/python3.11 \
     DPKG_DEB_THREADS_MAX=2 XZ_LEVEL=${XZ_LEVEL:--z6} dpkg-buildpackage -b -us -uc -d -a"$arch" >"$work/build-$arch.log" 2>&1) || {
     tail -40 "$work/build-$arch.log" >&2
