@@ -211,6 +211,8 @@ def _fitting(value: Any, kind: pa.DataType) -> Any:
     """The value as pyarrow takes it for this type; None if it is not of it, as a whole."""
     if pa.types.is_string(kind):
         return _sound(value) if isinstance(value, str) else None
+    if pa.types.is_boolean(kind):
+        return value if isinstance(value, bool) else None
     if pa.types.is_uint64(kind):
         return value if type(value) is int and 0 <= value < 1 << 64 else None
     if pa.types.is_float64(kind):

@@ -126,7 +126,9 @@ async def reaches(controller: Reached, generation: int, *states: str) -> fleet.R
     return shown
 
 
-@pytest.mark.xfail(reason="agents that were offered by a controller that was killed stay at RECEIVED on SQLite", strict=False)
+@pytest.mark.xfail(
+    reason="agents that were offered by a controller that was killed stay at RECEIVED on SQLite", strict=False
+)
 @pytest.mark.slow
 def test_killed_in_every_step_of_a_rollout_it_goes_on_where_it_was(
     tmp_path: Path, store_settings: StoreSettings
