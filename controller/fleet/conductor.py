@@ -182,4 +182,5 @@ def _member(agent: Agent, offer: Offer | None) -> Member:
         problem=offer.problem if offer is not None else None,
         updated_at=offer.updated_at if offer is not None else 0.0,
         health=agent.health,
+        seen_at=agent.last_seen,
     )

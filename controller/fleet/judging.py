@@ -18,8 +18,9 @@ EVIDENCE: Final = 20
 
 TOLERATED_SHARE: Final = 0.05
 
-LOST_SECONDS: Final = 60.0
-"""How long an agent that took the offer may be gone: a restart, a new connection, a change of controllers."""
+LOST_SECONDS: Final = 180.0
+"""How long an agent may be gone: a restart, a change of controllers. Where these were away for long, agents come back
+within a minute or two of each other."""
 
 PATIENCE_SECONDS: Final = 600.0
 """For an agent that is connected to come to the next phase: lists may have to be fetched over a slow line."""
@@ -37,7 +38,8 @@ REFUSED: Final = (OfferPhase.REJECTED, OfferPhase.ROLLED_BACK)
 class Member:
     """An agent as the rollout of one generation sees it. `phase` is None where that was not offered to it.
 
-    `able`: takes offers at all; of one that is away, nobody knows and it counts as able.
+    `able`: takes offers at all; of one that is away, nobody knows and it counts as able. `seen_at`: when it last was
+    here; None: never, or not for as long as anybody remembers.
     """
 
     id: str
@@ -47,6 +49,7 @@ class Member:
     problem: Problem | None = None
     updated_at: float = 0.0
     health: HealthNote | None = None
+    seen_at: float | None = None
 
     @property
     def refused(self) -> bool:
@@ -60,29 +63,31 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Before:
-    """What an agent was like when it got its offer."""
+    """What an agent was like when it got its offer. `here`: it was connected."""
 
     attempts: int = 0
     refusals: int = 0
     trouble: frozenset[str] = frozenset()
+    here: bool = False
 
 
-def before_of(health: HealthNote | None) -> Before:
+def before_of(member: Member) -> Before:
     """From its last report."""
+    health = member.health
     if health is None:
-        return Before()
-    return Before(health.attempts, health.refusals, frozenset(health.trouble))
+        return Before(here=member.connected)
+    return Before(health.attempts, health.refusals, frozenset(health.trouble), member.connected)
 
 
 def before_to(before: Before) -> list[Any]:
     """For the memory of a rollout, which is JSON."""
-    return [before.attempts, before.refusals, sorted(before.trouble)]
+    return [before.attempts, before.refusals, sorted(before.trouble), before.here]
 
 
 def before_from(memory: Mapping[str, Any], agent_id: str) -> Before:
     """The other way; of an agent that is not in it, nothing is known."""
     kept = memory.get("before", {}).get(agent_id)
-    return Before() if kept is None else Before(kept[0], kept[1], frozenset(kept[2]))
+    return Before() if kept is None else Before(kept[0], kept[1], frozenset(kept[2]), kept[3])
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,18 @@ from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any, Final
 
-from controller.fleet.judging import EVIDENCE, NAMED, Judgement, Member, before_of, before_to, is_proven, judge
+from controller.fleet.judging import (
+    EVIDENCE,
+    LOST_SECONDS,
+    NAMED,
+    Judgement,
+    Member,
+    before_from,
+    before_of,
+    before_to,
+    is_proven,
+    judge,
+)
 from controller.model import OfferPhase, Rollout, RolloutPlan, RolloutState
 
 DEFAULT_PLAN: Final = RolloutPlan(steps=(0.0, 0.1, 1.0), soak=30.0, refusal_rise=0.2)
@@ -69,7 +80,7 @@ def _go_on(case: Case, fleet: Sequence[Member], ailing: Mapping[str, str], now: 
         missing = _missing(rollout, fleet)
         if missing:
             return _assign(rollout, missing, now)
-        waiting = [m.id for m in fleet if _is_awaited(m, ailing, case)]
+        waiting = [m.id for m in fleet if _is_awaited(m, ailing, case, now)]
         if waiting:
             return Decision(replace(rollout, why=_waiting(rollout, waiting)))
         if not case.returning and now < rollout.memory.get("assigned_at", 0.0) + rollout.plan.soak:
@@ -85,7 +96,7 @@ def _go_on(case: Case, fleet: Sequence[Member], ailing: Mapping[str, str], now: 
 
 def _assign(rollout: Rollout, agents: Sequence[Member], now: float) -> Decision:
     before = dict(rollout.memory.get("before", {}))
-    before.update((m.id, before_to(before_of(m.health))) for m in agents)
+    before.update((m.id, before_to(before_of(m))) for m in agents)
     names = tuple(m.id for m in agents)
     memory = {**rollout.memory, "before": before, "assigned_at": now}
     assigned = replace(rollout, memory=memory, why=_waiting(rollout, names))
@@ -127,11 +138,14 @@ def _shuffled(agent_id: str, generation: int) -> bytes:
     return hashlib.sha256(f"{generation} {agent_id}".encode()).digest()
 
 
-def _is_awaited(member: Member, ailing: Mapping[str, str], case: Case) -> bool:
+def _is_awaited(member: Member, ailing: Mapping[str, str], case: Case, now: float) -> bool:
+    """Of those who are away, whoever left in the middle, and whoever was here for the offer and has only just gone."""
     if member.phase is None or member.refused or member.id in ailing or not member.able:
         return False
     if not member.connected:
-        return member.taken and member.phase is not OfferPhase.CONFIRMED
+        was_here = before_from(case.rollout.memory, member.id).here
+        just_gone = was_here and member.seen_at is not None and now - member.seen_at < LOST_SECONDS
+        return member.phase is not OfferPhase.CONFIRMED and (member.taken or just_gone)
     return (
         member.phase is not OfferPhase.CONFIRMED if case.returning else not is_proven(member, case.rollout.generation)
     )

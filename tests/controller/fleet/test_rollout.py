@@ -52,7 +52,7 @@ class Fleet:
             self.is_like(name, **{"active_generation": NEW, "attempts": 0, "refusals": 0, **health})
 
     def leaves(self, name: str) -> None:
-        self.agents[name] = replace(self.agents[name], connected=False)
+        self.agents[name] = replace(self.agents[name], connected=False, seen_at=self.now)
 
     def returns(self, name: str) -> None:
         self.agents[name] = replace(self.agents[name], connected=True)
@@ -221,7 +221,7 @@ def test_a_new_connection_is_no_loss() -> None:
     fleet = Fleet(1)
     fleet.think()
     fleet.says("a000", OfferPhase.APPLIED)
-    for _ in range(5):
+    for _ in range(2):
         fleet.leaves("a000")
         fleet.think(LOST_SECONDS - 1)
         fleet.returns("a000")
@@ -314,6 +314,31 @@ def test_a_step_lasts_as_long_as_the_soak_even_if_agents_confirm_at_once() -> No
     fleet.is_like("a000", attempts=50, refusals=50)
     fleet.think(1)
     assert fleet.state == "rolled-back"
+
+
+def test_after_a_restart_of_the_controller_those_who_are_on_their_way_back_are_waited_for() -> None:
+    fleet = Fleet(3, RolloutPlan(AT_ONCE, 0.0, 0.2))
+    everybody = fleet.think()
+    fleet.confirms("a000")
+    for name in everybody:
+        fleet.leaves(name)
+    fleet.think(1)
+    assert (fleet.state, fleet.why) == ("running", "step 1 of 1: waiting for a001, a002")
+    fleet.returns("a001")
+    fleet.says("a001", OfferPhase.REJECTED)
+    fleet.think(1)
+    assert fleet.state == "rolled-back"
+
+
+def test_who_left_for_good_before_it_answered_is_not_waited_for_any_longer() -> None:
+    fleet = Fleet(2, RolloutPlan(AT_ONCE, 0.0, 0.2))
+    fleet.think()
+    fleet.leaves("a001")
+    fleet.confirms("a000")
+    fleet.think(LOST_SECONDS - 1)
+    assert fleet.state == "running"
+    fleet.think(1)
+    assert fleet.state == "done"
 
 
 @given(st.integers(1, 300), st.lists(st.floats(0, 0.99), min_size=0, max_size=6, unique=True).map(sorted))
