@@ -104,7 +104,7 @@ def configuration_page(one: Configuration, text: str, release: Release) -> str:
             _section("NAME"),
             f"{roff(name)} \\- {roff(one.installed)}, the configuration of {roff(one.program.name)}",
             _section("DESCRIPTION"),
-            f"This is the whole file with every key, its default and what it is for. It lies in {roff(one.shared)}, too.",
+            f"This is the whole file with every key, its default and its reason. It lies in {roff(one.shared)}, too.",
             ".nf",
             *(roff(line) for line in text.splitlines()),
             ".fi",
