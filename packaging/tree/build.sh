@@ -4,6 +4,7 @@
 # PYTHON_DEBS   folder of Debian's python3.11-minimal, libpython3.11-minimal, libpython3.11-stdlib
 # SITE          folder of the locked wheels and of our own, installed
 # STRIP         strip for the architecture
+# KEEP_SQLITE   not empty: with SQLite, whose library small systems lack
 # COMPILE       a Python 3.11 of this machine, which makes the bytecode: it is the same on every architecture
 #
 # The same inputs give the same bytes, wherever this is run: no time, path or order of a folder gets into the tree.
@@ -22,14 +23,15 @@ cp -rL "$work/usr/lib/python$python" "$stage/python/lib/python$python" 2>/dev/nu
 library=$stage/python/lib/python$python
 test -e "$library/os.py"
 # What a daemon does not need: tests, graphics, installers, and modules whose libraries a small system lacks (SQLite).
-(cd "$library" && rm -rf sqlite3 test idlelib tkinter turtledemo turtle.py ensurepip lib2to3 pydoc_data distutils unittest/test \
+(cd "$library" && rm -rf test idlelib tkinter turtledemo turtle.py ensurepip lib2to3 pydoc_data distutils unittest/test \
     sitecustomize.py EXTERNALLY-MANAGED LICENSE.txt config-3.11-*
- cd lib-dynload && rm -f {_dbm,nis,_curses,_curses_panel,readline,_crypt,ossaudiodev,_tkinter,_gdbm,_sqlite3,_test*,_xxtestfuzz,_ctypes_test,_xxsubinterpreters,xxlimited*}.*.so)
+ cd lib-dynload && rm -f {_dbm,nis,_curses,_curses_panel,readline,_crypt,ossaudiodev,_tkinter,_gdbm,_test*,_xxtestfuzz,_ctypes_test,_xxsubinterpreters,xxlimited*}.*.so)
+[ "${KEEP_SQLITE:-}" ] || rm -rf "$library"/sqlite3 "$library"/lib-dynload/_sqlite3.*.so
 
 cp -rL "$SITE" "$stage/site-packages"
 # What an installer would need, and programs: nothing here is a program but the interpreter.
 rm -rf "$stage"/site-packages/bin "$stage"/site-packages/*.dist-info/{RECORD,direct_url.json,REQUESTED,INSTALLER,uv_cache.json}
-rm -f "$stage"/site-packages/scapy/{main,tools/*}.sh "$stage"/site-packages/.lock "$stage"/site-packages/scapy/libs/winpcapy.py
+rm -rf "$stage"/site-packages/.lock "$stage"/site-packages/pyarrow/{tests,include,src} "$stage"/site-packages/*-stubs
 # Licences lie where Debian has them (usr/share/doc).
 rm -rf "$stage"/site-packages/*.dist-info/{licenses,LICENSE*,NOTICE*,AUTHORS*,COPYING*}
 find "$stage" \( -name '*.pyx' -o -name '*.pxd' -o -name '*.pyi' -o -name '*.c' -o -name '*.h' -o -name 'py.typed' \) -delete

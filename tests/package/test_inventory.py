@@ -60,8 +60,8 @@ def test_of_several_licences_ours_is_chosen(site: Path) -> None:
 
 def test_bill_names_what_is_compiled_in_and_is_the_same_each_time() -> None:
     parts = [Part("cryptography", "50", "Apache-2.0 OR BSD-3-Clause", "pkg:pypi/c@50", within=[("openssl", "MIT")])]
-    bill = bill_of_materials("0.1", "amd64", parts)
-    assert bill == bill_of_materials("0.1", "amd64", parts)
+    bill = bill_of_materials("sbc-edge-agent", "0.1", "amd64", parts)
+    assert bill == bill_of_materials("sbc-edge-agent", "0.1", "amd64", parts)
     (component,) = bill["components"]
     assert component["licenses"] == [{"expression": "Apache-2.0 OR BSD-3-Clause"}]
     assert [one["name"] for one in component["components"]] == ["openssl"]
@@ -69,7 +69,7 @@ def test_bill_names_what_is_compiled_in_and_is_the_same_each_time() -> None:
 
 
 def test_copyright_has_a_paragraph_for_each_part() -> None:
-    text = copyright_file("Format: x\n", [Part("rich", "15", "MIT", "pkg:pypi/rich@15")])
+    text = copyright_file("sbc-edge-agent", "Format: x\n", [Part("rich", "15", "MIT", "pkg:pypi/rich@15")])
     assert "Files: usr/lib/sbc-edge-agent/site-packages/rich*" in text
     assert "License: rich-MIT" in text
 
@@ -103,7 +103,18 @@ def test_texts_of_all_licences_are_written(site: Path) -> None:
 def test_whole_inventory_is_made_or_refused(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
     wheel(site, "some_lib", "License-Expression: MIT")
     (site.parent / "copyright").write_text("Format: x\n")
-    arguments = ["--arch", "amd64", "--version", "0.1", "--site", str(site), "--lock", str(site.parent / "uv.lock")]
+    arguments = [
+        "--package",
+        "sbc-edge-agent",
+        "--arch",
+        "amd64",
+        "--version",
+        "0.1",
+        "--site",
+        str(site),
+        "--lock",
+        str(site.parent / "uv.lock"),
+    ]
     arguments += ["--python", str(python_debs(site.parent)), "--copyright", str(site.parent / "copyright"), "--out"]
     assert main([*arguments, str(site.parent / "out")]) == 0
     bill = json.loads((site.parent / "out" / "sbom.cdx.json").read_text())

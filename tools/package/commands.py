@@ -1,14 +1,16 @@
-"""The commands of `sbc-agent` as manual and completion need them, taken from its own parsers.
+"""Our programs and their commands as manual and completion need them, taken from their own parsers.
 
 argparse shows what it was told only in its private names: this is the only place that knows them.
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import cast
 
-from agent.cli.main import COMMANDS, build_parser
+import agent.cli.main
+import controller.cli.main
+import controller.ctl.main
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +35,41 @@ class Command:
         )
 
 
-def commands() -> tuple[Command, ...]:
-    """Every command, in the order of `sbc-agent --help`."""
-    return tuple(
-        _described(name, summary, _sub(build_parser(name))[name]) for name, (_module, summary) in COMMANDS.items()
-    )
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A program, and how to get its parser with the arguments of one command filled in."""
+
+    name: str
+    package: str
+    short: str
+    build: Callable[[str | None], argparse.ArgumentParser]
+
+    @property
+    def parser(self) -> argparse.ArgumentParser:
+        """Its own, without those of any command."""
+        return self.build(None)
+
+    def commands(self) -> tuple[Command, ...]:
+        """Every command, in the order of --help."""
+        named = _described("", "", self.parser).actions
+        return tuple(_described(one.name, one.summary, _sub(self.build(one.name))[one.name]) for one in named)
+
+
+AGENT = Program(
+    "sbc-agent", "sbc-edge-agent", "screen calls on the session border controller", agent.cli.main.build_parser
+)
+CONTROLLER = Program(
+    "sbc-controller",
+    "sbc-edge-controller",
+    "the controller of a fleet of SBC edge agents",
+    lambda _command: controller.cli.main.build_parser(),
+)
+CTL = Program(
+    "sbcctl",
+    "sbc-edge-controller",
+    "ask the controller of a fleet of SBC edge agents",
+    controller.ctl.main.build_parser,
+)
 
 
 def _described(name: str, summary: str, parser: argparse.ArgumentParser) -> Command:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from tools.package.commands import Command, commands
+from tools.package.commands import AGENT, Command
 
 START: Final = """\
 # bash completion for sbc-agent. Made from its own parsers; do not edit.
@@ -36,7 +36,7 @@ END: Final = """\
 
 def script() -> str:
     """The whole script."""
-    every = commands()
+    every = AGENT.commands()
     return START + "".join(_lines(every)) + END
 
 

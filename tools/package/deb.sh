@@ -4,7 +4,8 @@
 # Everything that needs a network happens first (Debian's interpreter, the locked wheels); the package itself is then
 # built by dpkg-buildpackage from a copy of what git knows, offline and reproducibly: the same inputs give the same bytes.
 # PYTHON_NEWEST=if-gone takes the interpreter that Debian has today where the archive has dropped the locked one: for
-# tests, which must not fail because Debian has mended something; not for releases.
+# tests, which must not fail because Debian has mended something; not for releases. DEB_BUILD_PROFILES=nocontroller leaves
+# the controller out, which takes most of the time and the disk.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 root=$PWD
@@ -26,7 +27,9 @@ uv=$root/.venv/bin/uv
 [ -x "$uv" ] || { say "run \`make setup\` first"; exit 1; }
 
 inputs=$work/inputs-$arch source=$work/source-$arch
-rm -rf "$work/inputs-$arch/site" "$source"
+packages=(sbc-edge-agent sbc-edge-controller)
+case " ${DEB_BUILD_PROFILES:-} " in *" nocontroller "*) packages=(sbc-edge-agent) ;; esac
+rm -rf "$inputs"/{sbc-edge-agent,sbc-edge-controller,man,wheel} "$source"
 mkdir -p "$inputs" "$out"
 rm -f "$out"/*_"$arch".deb "$out"/*_all.deb "$out"/*_"$arch".cdx.json # a build that fails leaves none of an earlier one
 
@@ -65,22 +68,36 @@ amd64) platform=x86_64-manylinux_2_34 ;;
 arm64) platform=aarch64-manylinux_2_34 ;;
 *) say "no wheels for $arch"; exit 1 ;;
 esac
-"$uv" export --quiet --frozen --no-dev --no-emit-project >"$inputs/requirements.txt"
-install() { "$uv" pip install --quiet --python "$builder" --target "$inputs/site" --link-mode copy --no-deps --no-config \
-    --python-platform "$platform" --python-version 3.11 --only-binary :all: "$@"; }
-install --require-hashes -r "$inputs/requirements.txt"
-install "$inputs"/wheel/*.whl
-rm -rf "$inputs/site/controller" # in the same wheel, and for another package
+install() { # PACKAGE ARGUMENT...
+    local site=$inputs/$1/site
+    shift
+    "$uv" pip install --quiet --python "$builder" --target "$site" --link-mode copy --no-deps --no-config \
+        --python-platform "$platform" --python-version 3.11 --only-binary :all: "$@"
+}
+for package in "${packages[@]}"; do
+    extra=()
+    [ "$package" = sbc-edge-agent ] || extra=(--extra controller)
+    mkdir -p "$inputs/$package"
+    "$uv" export --quiet --frozen --no-dev --no-emit-project "${extra[@]}" >"$inputs/$package/requirements.txt"
+    install "$package" --require-hashes -r "$inputs/$package/requirements.txt"
+    install "$package" "$inputs"/wheel/*.whl
+done
+rm -rf "$inputs/sbc-edge-agent/site/controller" # in the same wheel, and for the other package
 
 say "what is inside: licences, bill of materials, manual, completion"
-rm -rf "$inputs/made"
-"$builder" -m tools.package.inventory --arch "$arch" --version "$version" --site "$inputs/site" --python "$inputs/python" \
-    --lock uv.lock --copyright "$source/debian/copyright" --out "$inputs/made"
-PYTHONPATH=$source "$builder" -m tools.package.manual --version "$version" --out "$inputs/made/man"
-PYTHONPATH=$source "$builder" -m tools.package.completion >"$inputs/made/sbc-agent.bash"
+PYTHONPATH=$source "$builder" -m tools.package.manual --version "$version" --out "$inputs/man"
+for package in "${packages[@]}"; do
+    made=$inputs/$package/made
+    "$builder" -m tools.package.inventory --package "$package" --arch "$arch" --version "$version" --lock uv.lock \
+        --site "$inputs/$package/site" --python "$inputs/python" --copyright "$source/debian/copyright" --out "$made"
+    cp -r "$inputs/man/$package" "$made/man"
+    cp "$made/sbom.cdx.json" "$out/${package}_${version}_$arch.cdx.json"
+done
+PYTHONPATH=$source "$builder" -m tools.package.completion >"$inputs/sbc-edge-agent/made/sbc-agent.bash"
+[ ! -d "$inputs/sbc-edge-controller" ] ||
+    PYTHONPATH=$source "$builder" -m controller.ctl.main completion bash >"$inputs/sbc-edge-controller/made/sbcctl.bash"
 
-say "the package"
-cp "$inputs/made/copyright" "$source/debian/copyright"
+say "the packages"
 strip=strip
 if [ "$arch" != "$host" ]; then
     strip=aarch64-linux-gnu-strip
@@ -88,12 +105,11 @@ if [ "$arch" != "$host" ]; then
         | tr ',' '\n' | sed 's/^ *//' | grep -E '^(lib(bz2|c6|expat|ffi|lzma|ssl|uuid)|zlib1g)' | sort -u | paste -sd,)
     export CROSS_DEPENDS="$depends,libgcc-s1,libstdc++6"
 fi
-(cd "$source" && PYTHON_DEBS=$inputs/python SITE=$inputs/site MADE=$inputs/made STRIP=$strip COMPILE=/usr/bin/python3.11 \
+(cd "$source" && PYTHON_DEBS=$inputs/python INPUTS=$inputs STRIP=$strip COMPILE=/usr/bin/python3.11 \
     DPKG_DEB_THREADS_MAX=2 XZ_LEVEL=${XZ_LEVEL:--z6} dpkg-buildpackage -b -us -uc -d -a"$arch" >"$work/build-$arch.log" 2>&1) || {
     tail -40 "$work/build-$arch.log" >&2
     exit 1
 }
 sed -n 's/^newest symbol.*/deb: &/p' "$work/build-$arch.log" >&2
 for deb in $(awk '{ print $1 }' "$source/debian/files" | grep '\.deb$'); do cp "$work/$deb" "$out/"; done
-cp "$inputs/made/sbom.cdx.json" "$out/sbc-edge-agent_${version}_$arch.cdx.json"
 (cd "$out" && ls -l -- *_"$version"_"$arch".deb *_"$version"_all.deb >&2)

@@ -19,7 +19,8 @@ from email.parser import HeaderParser
 from pathlib import Path
 from typing import Any, Final
 
-PACKAGE: Final = "sbc-edge-agent"
+OURS: Final = "sbc-edge-agent"
+"""The name of our own wheel, which serves all packages."""
 
 MAY_BE_SHIPPED: Final = frozenset(
     {
@@ -30,6 +31,7 @@ MAY_BE_SHIPPED: Final = frozenset(
         "BSD-2-Clause",
         "BSD-3-Clause",
         "ISC",
+        "LGPL-3.0-only",  # psycopg: a library that whoever has the package can replace in its tree
         "MIT",
         "MIT-0",
         "MIT OR Apache-2.0",
@@ -55,6 +57,9 @@ WORDS: Final = {
 WITHIN: Final[dict[str, Sequence[tuple[str, str]]]] = {
     "cryptography": (("openssl", "Apache-2.0"),),
     "cffi": (("libffi", "MIT"),),
+    "duckdb": (("duckdb", "MIT"),),
+    "psycopg-binary": (("libpq", "PostgreSQL"), ("openssl", "Apache-2.0"), ("krb5", "MIT")),
+    "pyarrow": (("arrow-cpp", "Apache-2.0"), ("openssl", "Apache-2.0"), ("aws-sdk-cpp", "Apache-2.0")),
     "grpcio": (
         ("boringssl", "Apache-2.0 AND ISC"),
         ("abseil-cpp", "Apache-2.0"),
@@ -93,7 +98,7 @@ def wheels(site: Path, lock: Path) -> Iterator[Part]:
     for folder in sorted(site.glob("*.dist-info")):
         metadata = HeaderParser().parsestr((folder / "METADATA").read_text())
         name, version = metadata["Name"], metadata["Version"]
-        if name == PACKAGE:
+        if name == OURS:
             continue
         texts = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.name.upper().startswith(LICENCE_NAMES)]
         yield Part(
@@ -158,11 +163,11 @@ def _homepage(metadata: "Message[str, str]") -> str:
     return next((found[label] for label in wanted if label in found), "")
 
 
-def bill_of_materials(version: str, arch: str, parts: Sequence[Part]) -> dict[str, Any]:
+def bill_of_materials(package: str, version: str, arch: str, parts: Sequence[Part]) -> dict[str, Any]:
     """CycloneDX 1.5. Holds no time and a serial number made of its content, so that a build can be repeated."""
     components = [_component(part) for part in parts]
     content = json.dumps(components, sort_keys=True)
-    own = f"pkg:deb/{PACKAGE}/{PACKAGE}@{version}?arch={arch}"
+    own = f"pkg:deb/sbc-edge/{package}@{version}?arch={arch}"
     return {
         "bomFormat": "CycloneDX",
         "specVersion": "1.5",
@@ -172,7 +177,7 @@ def bill_of_materials(version: str, arch: str, parts: Sequence[Part]) -> dict[st
             "component": {
                 "type": "application",
                 "bom-ref": own,
-                "name": PACKAGE,
+                "name": package,
                 "version": version,
                 "purl": own,
                 "licenses": [{"license": {"id": "Apache-2.0"}}],
@@ -209,15 +214,15 @@ def _licences(expression: str) -> list[dict[str, Any]]:
     return [{"expression": expression}] if " " in expression else [{"license": {"id": expression}}]
 
 
-def copyright_file(start: str, parts: Sequence[Part]) -> str:
+def copyright_file(package: str, start: str, parts: Sequence[Part]) -> str:
     """Debian's copyright file: `start` says what holds for ours, a paragraph each for what else is inside."""
     paragraphs = [start.rstrip("\n")]
     for part in parts:
         folder = part.name.replace("-", "_")
         files = (
-            f"usr/lib/{PACKAGE}/site-packages/{folder}*"
+            f"usr/lib/{package}/site-packages/{folder}*"
             if part.purl.startswith("pkg:pypi")
-            else f"usr/lib/{PACKAGE}/python/*"
+            else f"usr/lib/{package}/python/*"
         )
         within = "".join(f"\n .\n Compiled into it: {name} ({licence})." for name, licence in part.within)
         paragraphs.append(
@@ -225,7 +230,7 @@ def copyright_file(start: str, parts: Sequence[Part]) -> str:
             f"Copyright: the authors of {part.name}{f' <{part.homepage}>' if part.homepage else ''}\n"
             f"License: {part.name}-{part.licence.replace(' ', '-')}\n"
             f" {part.name} {part.version}: {part.licence}.\n"
-            f" The text is in /usr/share/doc/{PACKAGE}/licences/{_text_folder(part)}.{within}"
+            f" The text is in /usr/share/doc/{package}/licences/{_text_folder(part)}.{within}"
         )
     return "\n\n".join(paragraphs) + "\n"
 
@@ -258,6 +263,7 @@ def write_texts(folder: Path, parts: Sequence[Part], python_debs: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write sbom.cdx.json, copyright and licences/ to --out. Returns 1 for a licence that nobody has looked at."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--package", required=True)
     parser.add_argument("--arch", required=True)
     parser.add_argument("--version", required=True)
     for name in ("--site", "--python", "--lock", "--copyright", "--out"):
@@ -269,9 +275,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"inventory: {error}", file=sys.stderr)
         return 1
     args.out.mkdir(parents=True)
-    bill = bill_of_materials(args.version, args.arch, parts)
+    bill = bill_of_materials(args.package, args.version, args.arch, parts)
     (args.out / "sbom.cdx.json").write_text(json.dumps(bill, indent=1, sort_keys=True) + "\n")
-    (args.out / "copyright").write_text(copyright_file(args.copyright.read_text(), parts))
+    (args.out / "copyright").write_text(copyright_file(args.package, args.copyright.read_text(), parts))
     write_texts(args.out / "licences", parts, args.python)
     return 0
 

@@ -1,4 +1,4 @@
-"""Manual pages: one of every command from its own --help, and one of agent.toml from the file that explains its keys.
+"""Manual pages: of every command from its own --help, of every configuration from the file that explains its keys.
 
 Knows roff and the habits of our help texts: an epilog is made of blocks that begin with "examples:" and the like.
 """
@@ -8,12 +8,12 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from agent.cli.main import SUMMARY
-from tools.package.commands import Command, commands
+from tools.package.commands import AGENT, CONTROLLER, CTL, Command, Program
 
 WIDTH: Final = "78"
 """Columns that argparse takes for usage lines; otherwise the terminal of whoever builds would show in the page."""
@@ -21,12 +21,46 @@ WIDTH: Final = "78"
 _HEADING: Final = re.compile(r"^([a-z][a-z ]*):(?: (.*))?$")
 
 
-def page(command: Command, date: str, version: str) -> str:
+@dataclass(frozen=True, slots=True)
+class Release:
+    """What stands at the top and the bottom of each page."""
+
+    version: str
+    date: str
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """A configuration file that explains itself: where it lies, and whose it is."""
+
+    program: Program
+    source: Path
+    installed: str
+    shared: str
+
+
+CONFIGURATIONS: Final = (
+    Configuration(
+        AGENT,
+        Path("packaging/agent.toml"),
+        "/etc/sbc-edge-agent/agent.toml",
+        "/usr/share/sbc-edge-agent/agent.toml",
+    ),
+    Configuration(
+        CONTROLLER,
+        Path("packaging/controller.toml"),
+        "/etc/sbc-edge-controller/controller.toml",
+        "/usr/share/sbc-edge-controller/controller.toml",
+    ),
+)
+
+
+def page(program: Program, command: Command, release: Release) -> str:
     """The page of a command, with its actions."""
-    name = f"sbc-agent-{command.name}"
+    name = f"{program.name}-{command.name}"
     return "\n".join(
         [
-            _title(name, "1", date, version),
+            _title(name, "1", release),
             _section("NAME"),
             f"{roff(name)} \\- {roff(command.summary)}",
             _section("SYNOPSIS"),
@@ -36,56 +70,51 @@ def page(command: Command, date: str, version: str) -> str:
             *_arguments(command, _section),
             *(line for action in command.actions for line in _action(command, action)),
             *_epilog(command.parser.epilog or ""),
-            _section("SEE ALSO"),
-            "\\fBsbc\\-agent\\fR(1), \\fBsbc\\-edge\\-agent\\fR(8), \\fBsbc\\-edge\\-agent.toml\\fR(5)",
-            "",
+            *_see((program.name, "1"), (program.package, "8"), (f"{program.package}.toml", "5")),
         ]
     )
 
 
-def overview(every: Sequence[Command], date: str, version: str) -> str:
+def overview(program: Program, release: Release) -> str:
     """sbc-agent(1): which commands there are."""
+    name = roff(program.name)
     lines = [
-        _title("sbc-agent", "1", date, version),
+        _title(program.name, "1", release),
         _section("NAME"),
-        "sbc\\-agent \\- screen calls on the session border controller",
+        f"{name} \\- {roff(program.short)}",
         _section("SYNOPSIS"),
-        "\\fBsbc\\-agent\\fR \\fICOMMAND\\fR [\\fIARGUMENTS\\fR]",
+        f"\\fB{name}\\fR \\fICOMMAND\\fR [\\fIARGUMENTS\\fR]",
         _section("DESCRIPTION"),
-        roff(SUMMARY),
+        roff(" ".join((program.parser.description or program.short).split())),
         _section("COMMANDS"),
     ]
-    for command in every:
-        lines += [".TP", f"\\fBsbc\\-agent\\-{roff(command.name)}\\fR(1)", roff(command.summary)]
-    lines += [
-        _section("EXIT STATUS"),
-        "0: done. 1: the input is bad, or the answer is no. 2: wrong usage. 130: interrupted. 78, of run: the",
-        "configuration or the policy is wrong.",
-        _section("SEE ALSO"),
-        "\\fBsbc\\-edge\\-agent\\fR(8), \\fBsbc\\-edge\\-agent.toml\\fR(5)",
-        "",
-    ]
+    for command in program.commands():
+        lines += [".TP", f"\\fB{name}\\-{roff(command.name)}\\fR(1)", roff(command.summary)]
+    lines += _epilog(program.parser.epilog or "")
+    lines += _see((program.package, "8"), (f"{program.package}.toml", "5"))
     return "\n".join(lines)
 
 
-def configuration_page(text: str, date: str, version: str) -> str:
+def configuration_page(one: Configuration, text: str, release: Release) -> str:
     """sbc-edge-agent.toml(5): the commented file as it is."""
+    name = f"{one.program.package}.toml"
     return "\n".join(
         [
-            _title("sbc-edge-agent.toml", "5", date, version),
+            _title(name, "5", release),
             _section("NAME"),
-            "sbc\\-edge\\-agent.toml \\- /etc/sbc\\-edge\\-agent/agent.toml, the configuration of sbc\\-agent",
+            f"{roff(name)} \\- {roff(one.installed)}, the configuration of {roff(one.program.name)}",
             _section("DESCRIPTION"),
-            "This is the whole file with every key, its default and what it is for. It lies in",
-            "/usr/share/sbc\\-edge\\-agent/agent.toml, too.",
+            f"This is the whole file with every key, its default and its reason. It lies in {roff(one.shared)}, too.",
             ".nf",
             *(roff(line) for line in text.splitlines()),
             ".fi",
-            _section("SEE ALSO"),
-            "\\fBsbc\\-agent\\-setup\\fR(1), \\fBsbc\\-agent\\-run\\fR(1), \\fBsbc\\-edge\\-agent\\fR(8)",
-            "",
+            *_see((f"{one.program.name}-run", "1"), (one.program.package, "8")),
         ]
     )
+
+
+def _see(*pages: tuple[str, str]) -> list[str]:
+    return [_section("SEE ALSO"), ", ".join(f"\\fB{roff(name)}\\fR({section})" for name, section in pages), ""]
 
 
 def roff(text: str) -> str:
@@ -94,8 +123,8 @@ def roff(text: str) -> str:
     return "\\&" + text if text[:1] in (".", "'") else text
 
 
-def _title(name: str, section: str, date: str, version: str) -> str:
-    return f'.TH "{roff(name.upper())}" "{section}" "{date}" "SBC edge agent {version}"'
+def _title(name: str, section: str, release: Release) -> str:
+    return f'.TH "{roff(name.upper())}" "{section}" "{release.date}" "SBC edge {release.version}"'
 
 
 def _section(name: str) -> str:
@@ -181,25 +210,28 @@ def _date() -> str:
     return datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%d")
 
 
-def _pages(version: str, configuration: Path) -> Iterable[tuple[str, str]]:
-    date, every = _date(), commands()
-    yield "sbc-agent.1", overview(every, date, version)
-    for command in every:
-        yield f"sbc-agent-{command.name}.1", page(command, date, version)
-    yield "sbc-edge-agent.toml.5", configuration_page(configuration.read_text(), date, version)
+def _pages(release: Release) -> Iterable[tuple[str, str]]:
+    """(package/page, text) of all."""
+    for program in (AGENT, CONTROLLER, CTL):
+        yield f"{program.package}/{program.name}.1", overview(program, release)
+        for command in program.commands():
+            yield f"{program.package}/{program.name}-{command.name}.1", page(program, command, release)
+    for one in CONFIGURATIONS:
+        package = one.program.package
+        yield f"{package}/{package}.toml.5", configuration_page(one, one.source.read_text(), release)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write all pages to --out. Needs SOURCE_DATE_EPOCH."""
+    """Write all pages to --out, in a folder for each package; in the root of the tree. Needs SOURCE_DATE_EPOCH."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--version", required=True)
     parser.add_argument("--out", required=True, type=Path)
-    parser.add_argument("--configuration", type=Path, default=Path("packaging/agent.toml"))
     args = parser.parse_args(arguments)
     os.environ["COLUMNS"] = WIDTH
-    args.out.mkdir(parents=True)
-    for name, text in _pages(args.version, args.configuration):
-        (args.out / name).write_text(text)
+    for name, text in _pages(Release(args.version, _date())):
+        path = args.out / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
     return 0
 
 
