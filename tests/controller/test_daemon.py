@@ -103,9 +103,11 @@ async def living(agents: list[PlayedAgent], refuse: set[int] | None = None) -> A
     try:
         yield sessions
     finally:
+        died = [task.exception() for task in tasks if task.done() and not task.cancelled()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        assert not died, f"agents that should live for ever: {died}"
 
 
 async def asked(controller: Reached, generation: int) -> fleet.Rollout:
@@ -126,9 +128,6 @@ async def reaches(controller: Reached, generation: int, *states: str) -> fleet.R
     return shown
 
 
-@pytest.mark.xfail(
-    reason="agents that were offered by a controller that was killed stay at RECEIVED on SQLite", strict=False
-)
 @pytest.mark.slow
 def test_killed_in_every_step_of_a_rollout_it_goes_on_where_it_was(
     tmp_path: Path, store_settings: StoreSettings
