@@ -10,6 +10,7 @@ import json
 import random
 import time
 from collections.abc import Callable, Mapping
+from math import inf
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -35,6 +36,10 @@ CONNECT_SECONDS: Final = 10.0
 
 AWAY_MAX: Final = 5.0
 """Seconds between two attempts, unless the controller has named a time: safe rates refuse calls."""
+
+FIRST_SECONDS: Final = 10.0
+"""Without a lease that are nobody's fault: for the first answer, and from a leader that is new and waits for the leases
+of the one before it to end."""
 
 IDLE_SECONDS: Final = 1.0
 """Between two looks whether the policy has limits of the fleet now."""
@@ -85,6 +90,7 @@ class QuotaLink:
         self._task: asyncio.Task[None] | None = None
         self._kept: dict[Key, Safe] = {}
         self._slept = 0.0
+        self._wanted_at = inf  # since when there is something to ask for
         self._questions = self._answers = self._failures = self._sleeps = 0
         self._trouble = ""
         self._disk_trouble = ""
@@ -116,7 +122,9 @@ class QuotaLink:
             return False, self._disk_trouble
         if leased or not (wanted or self._trouble):
             return True, f"{leased} of {wanted} keys leased, term {self._exchange.epoch}"
-        return False, f"nothing leased of {wanted} keys: {self._trouble or 'nothing is handed out yet'}"
+        waits = self._clock() - max(self._wanted_at, self._exchange.answered_at) < FIRST_SECONDS
+        why = self._trouble or "nothing is handed out yet"
+        return waits and not self._trouble, f"nothing leased of {wanted} keys: {why}"
 
     def counters(self) -> Mapping[str, int]:
         """Counts since the start."""
@@ -137,8 +145,10 @@ class QuotaLink:
     async def _run(self) -> None:
         while True:
             if not self._book.limits and not len(self._book) and not self._kept:
+                self._wanted_at = inf
                 await self._pause(IDLE_SECONDS)
                 continue
+            self._wanted_at = min(self._wanted_at, self._clock())
             try:
                 await self._converse()
                 await self._pause(IDLE_SECONDS)

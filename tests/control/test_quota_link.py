@@ -207,6 +207,21 @@ def test_a_controller_that_hangs_is_left_and_asked_anew(tmp_path: Path, monkeypa
     run(tmp_path, work)
 
 
+def test_a_leader_that_is_new_and_hands_out_nothing_yet_is_no_fault_unless_it_lasts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work(world: World) -> None:
+        world.leader.epoch = 0
+        world.follow()
+        await world.link.start()
+        await until(lambda: len(world.leader.questions) >= 2)
+        assert world.link.health() == (True, "nothing leased of 1 keys: nothing is handed out yet")
+        monkeypatch.setattr(quota_link, "FIRST_SECONDS", 0.0)
+        assert world.link.health() == (False, "nothing leased of 1 keys: nothing is handed out yet")
+
+    run(tmp_path, work)
+
+
 def test_an_agent_without_a_certificate_asks_as_soon_as_it_has_one(tmp_path: Path) -> None:
     async def work(world: World) -> None:
         world.channels.enrolled = False
