@@ -76,6 +76,7 @@ class QuotaExchange:
         self.fenced = 0  # answers of controllers that lead no more
         self.epoch = 0
         self.answered_at = -inf
+        self.granted_at = -inf  # an answer with leases in it
         self._book = book
         self._sequence = 0
         self._asked_at: float | None = None
@@ -103,6 +104,8 @@ class QuotaExchange:
             self.fenced += 1
             return False
         self.epoch, self.answered_at = reply.epoch, now
+        if reply.grants:
+            self.granted_at = now
         for granted in reply.grants:
             until = asked_at + min(granted.life, LIFE_MAX) * (1 - DRIFT)
             lease = Lease(granted.rate, granted.burst, until, granted.safe)

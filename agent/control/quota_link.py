@@ -38,8 +38,8 @@ AWAY_MAX: Final = 5.0
 """Seconds between two attempts, unless the controller has named a time: safe rates refuse calls."""
 
 FIRST_SECONDS: Final = 10.0
-"""Without a lease that are nobody's fault: for the first answer, and from a leader that is new and waits for the leases
-of the one before it to end."""
+"""Without a lease that are nobody's fault: until the first answer, or until a new leader is found, which waits for the
+leases of the one before it to end."""
 
 IDLE_SECONDS: Final = 1.0
 """Between two looks whether the policy has limits of the fleet now."""
@@ -122,9 +122,8 @@ class QuotaLink:
             return False, self._disk_trouble
         if leased or not (wanted or self._trouble):
             return True, f"{leased} of {wanted} keys leased, term {self._exchange.epoch}"
-        waits = self._clock() - max(self._wanted_at, self._exchange.answered_at) < FIRST_SECONDS
-        why = self._trouble or "nothing is handed out yet"
-        return waits and not self._trouble, f"nothing leased of {wanted} keys: {why}"
+        waits = self._clock() - max(self._wanted_at, self._exchange.granted_at) < FIRST_SECONDS
+        return waits, f"nothing leased of {wanted} keys: {self._trouble or 'nothing is handed out yet'}"
 
     def counters(self) -> Mapping[str, int]:
         """Counts since the start."""

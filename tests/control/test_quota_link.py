@@ -33,6 +33,7 @@ class Leader(pb_grpc.QuotaServiceServicer):
         self.streams = 0
         self.questions: list[pb.StreamQuotaRequest] = []
         self.epoch = 1
+        self.grants = True
         self.safe_rate = 5.0
         self.answers = asyncio.Event()
         self.answers.set()
@@ -46,7 +47,7 @@ class Leader(pb_grpc.QuotaServiceServicer):
             self.questions.append(request)
             await self.answers.wait()
             response = pb.StreamQuotaResponse(sequence=request.sequence, limit_epoch=self.epoch)
-            for demand in request.demands:
+            for demand in request.demands if self.grants else ():
                 lease = response.leases.add(limit=demand.limit, key=demand.key, rate=100, burst=10)
                 lease.life.FromSeconds(3)
                 lease.safe_rate, lease.safe_burst = self.safe_rate, 1
@@ -211,7 +212,7 @@ def test_a_leader_that_is_new_and_hands_out_nothing_yet_is_no_fault_unless_it_la
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def work(world: World) -> None:
-        world.leader.epoch = 0
+        world.leader.grants = False
         world.follow()
         await world.link.start()
         await until(lambda: len(world.leader.questions) >= 2)
