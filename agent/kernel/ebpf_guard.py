@@ -129,7 +129,7 @@ def source_of(key: bytes) -> bytes:
 
 
 def over_limit(value: bytes) -> int:
-    """INVITEs that were dropped of a source."""
+    """INVITEs of a source that were over the limit. Emergency calls are among them, and passed."""
     return int(_SOURCE.unpack(value)[1])
 
 

@@ -7,16 +7,17 @@ All but `beat` and what is only read takes system calls, and one thread at a tim
 life it proves, and writes one number.
 """
 
+import contextlib
 import errno
 import mmap
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from agent.kernel.ebpf import Attach, Link, Map, Program
+from agent.kernel.ebpf import Attach, Link, Map, Program, VerifierError
 from agent.kernel.ebpf_guard import (
     BLOCKED,
     BLOCKED_NETS,
@@ -53,6 +54,10 @@ def program_name() -> str:
     return f"sbc_{_NAMESPACE.stat().st_ino & 0xFFFFFFFF:08x}"
 
 
+class _NoSuchWayError(OSError):
+    """This kernel has no such attachment."""
+
+
 @dataclass(slots=True)
 class _At:
     """Where the program is. `own`: a program for this interface alone (XDP)."""
@@ -70,7 +75,9 @@ class _At:
 class FastPath:
     """Not open when made. May be opened again after `close`; counts go on."""
 
-    def __init__(self) -> None:
+    def __init__(self, ways: Sequence[Attach] = tuple(Attach)) -> None:
+        """`ways` to attach it are tried in this order."""
+        self._ways = ways
         self.way: Attach | None = None
         self.refused: dict[str, str] = {}
         """Interfaces that did not take it, and why."""
@@ -162,19 +169,25 @@ class FastPath:
                 self.refused[entrance.name] = error.strerror or str(error)
 
     def _find_way(self) -> Attach:
-        """The loopback tells, for a moment, whether this kernel has tcx. Raises OSError."""
-        self._shared = self._load(Attach.TCX)
+        """The first that this kernel has, tried at the loopback for a moment. Raises OSError of the last one."""
+        *others, last = self._ways
+        for way in others:
+            with contextlib.suppress(VerifierError, _NoSuchWayError):
+                return self._try(way)
+        return self._try(last)
+
+    def _try(self, way: Attach) -> Attach:
+        program = self._load(way, bytes(6))
         try:
-            self._shared.attach_to(socket.if_nametoindex("lo")).close()
+            program.attach_to(socket.if_nametoindex("lo")).close()
         except OSError as error:
-            if error.errno != errno.EINVAL:
-                raise
+            program.close()
+            raise _NoSuchWayError(error.errno, error.strerror) if error.errno == errno.EINVAL else error from None
+        if way is Attach.TCX:
+            self._shared = program
         else:
-            return Attach.TCX
-        self._shared.close()
-        self._shared = None
-        self._load(Attach.XDP, bytes(6)).close()  # what is wrong with it is said at once
-        return Attach.XDP
+            program.close()
+        return way
 
     def _attach(self, entrance: Entrance) -> _At:
         if self._shared is not None:
