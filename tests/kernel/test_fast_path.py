@@ -1,5 +1,6 @@
 """The program in front of the table with real packets and interfaces: when it works, is silent, and goes."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from ipaddress import ip_network
+from pathlib import Path
 
 import pytest
 
@@ -18,9 +20,10 @@ from agent.kernel.entrances import entrances
 from agent.kernel.fast_path import ALIVE_SECONDS, FastPath, program_name
 from agent.kernel.settings import KernelSettings
 from tests.conftest import ROOT
+from tests.fakes.calls import invite
 from tests.fakes.namespaces import Namespace, join, need_namespaces
 from tests.fakes.nobody import as_nobody
-from tests.ingress.queue.wire import CALLER, SBC6, Wire, wire
+from tests.ingress.queue.wire import CALLER, PORT, SBC, SBC6, Wire, bound, wire
 from tests.kernel.test_guard import flood, passed
 
 pytestmark = pytest.mark.kernel
@@ -96,6 +99,21 @@ def test_blocks_come_and_go_and_the_widest_of_several_prefixes_counts_if_it_last
         assert len(passed(net, flood(3), net.phone6, SBC6)) == 3
 
 
+def test_an_emergency_call_that_is_not_in_one_piece_is_left_to_the_table(net: Wire, tmp_path: Path) -> None:
+    """Drivers that split a packet behind its headers hand it over like what a file is sent as."""
+    calls = [invite("sip:911@x"), invite()]
+    with fast_path(net, Attach.TCX, KernelSettings()) as path, bound(net.caller, CALLER, 5061) as phone:
+        path.block(ip_network(CALLER), 60.0)
+        phone.connect((SBC, PORT))
+        assert passed(net, calls) == calls[:1]
+        for number, raw in enumerate(calls):
+            file = tmp_path / str(number)
+            file.write_bytes(raw)
+            with file.open("rb") as opened:
+                os.sendfile(phone.fileno(), opened.fileno(), 0, len(raw))
+        assert passed(net, []) == calls
+
+
 @WAYS
 def test_silent_until_the_first_sign_of_life(net: Wire, way: Attach) -> None:
     path = FastPath((way,))
@@ -110,6 +128,7 @@ def test_silent_until_the_first_sign_of_life(net: Wire, way: Attach) -> None:
 HOLD = """
 import sys, time
 from ipaddress import ip_network
+from pathlib import Path
 from agent.kernel.ebpf import Attach
 from agent.kernel.fast_path import FastPath
 from agent.kernel.settings import KernelSettings
