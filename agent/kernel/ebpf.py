@@ -68,11 +68,13 @@ class Attach(Enum):
 
 
 class VerifierError(OSError):
-    """The kernel does not take a program. `log` is all that its verifier said."""
+    """The kernel does not take a program. `log` is all that its verifier said; the error's words have its end, and the
+    first line of them the reason."""
 
     def __init__(self, code: int, what: str, log: str) -> None:
-        end = log.strip()[-LOG_SHOWN:]
-        super().__init__(code, f"{what}: {os.strerror(code)}" + (f"; the verifier ends with:\n{end}" if end else ""))
+        lines = [line for line in log.splitlines() if line and not line.startswith("processed ")]
+        reason = f" ({lines[-1]}); the verifier's last words:\n{log.strip()[-LOG_SHOWN:]}" if lines else ""
+        super().__init__(code, f"{what}: {os.strerror(code)}{reason}")
         self.log = log
 
 
@@ -90,6 +92,8 @@ def _bpf(command: int, what: str, attributes: bytes | ctypes.Array[ctypes.c_char
         code = ctypes.get_errno()
         if code == errno.EPERM:
             raise _refused(what)
+        if code == errno.ENOSYS:
+            raise OSError(code, f"{what}: the kernel was built without bpf(2) (CONFIG_BPF_SYSCALL)")
         raise OSError(code, f"{what}: {os.strerror(code)}")
     return result
 
