@@ -279,7 +279,7 @@ class Guard:
         if not self._running:
             return False, "not running"
         if self._trouble:
-            return False, f"the kernel's table cannot be read: {self._trouble}"
+            return False, f"what is in the kernel cannot be looked after: {self._trouble}"
         settings = self._settings
         ports = ", ".join(map(str, settings.ports))
         limit = f"at most {settings.flood_rate} INVITEs/s of one source" if settings.flood_rate else "no flood limit"
