@@ -18,8 +18,9 @@ from agent.control.commands import Commands
 from agent.control.errors import ControllerError
 from agent.control.messages import Code, CommandAnswer, FromAgent, Manifest, Offer, Problem, ToAgent
 from agent.control.preparing import Later, Preparer, Refused
-from agent.control.session import Effect, HangUp, Identity, Rehash, Run, Send, Session, StopCommands
+from agent.control.session import Effect, HangUp, Identity, Rehash, Run, Send, Session, State, StopCommands
 from agent.control.standing import Places, Standing
+from agent.control.trust import documents_of
 from agent.ops.log import Log
 from agent.ops.policy_keeper import PolicyKeeper
 from agent.policy.policy import Policy
@@ -55,6 +56,7 @@ class Performer:
         self._commands = commands
         self._keeper = keeper
         self._in_force = in_force
+        self._trust = preparer.trust
         self._log = log
         self._turn = asyncio.Lock()
         self._fallback = standing.policy
@@ -104,6 +106,8 @@ class Performer:
 
         def beat() -> Sequence[Effect]:
             self.session.offers.strayed = self._managed is not None and self._in_force() is not self._managed
+            if self.session.state is State.OPEN:
+                self._trust.vouch()
             return self.session.tick(time.monotonic(), time.time())
 
         await self._event(beat)
@@ -252,15 +256,22 @@ class Performer:
         offers = self.session.offers
         vitals = self.session.vitals()
         try:
+            await self._trust_by(offer)
             await self._keeper.take(policy, managed=True)
         except Exception as error:  # told to the log by the keeper; the old policy is in force
+            await self._trust_by(offers.confirmed)
             problem = Problem(Code.INTERNAL, f"cannot be put into force: {type(error).__name__}: {error}"[:300])
             return self._follow(offers.refused(offer, problem))
         self._managed = policy
         self._policies[offer.content] = policy
         return self._follow(offers.applied(offer, vitals, time.monotonic()))
 
+    async def _trust_by(self, offer: Offer | None) -> None:
+        """Whoever verifies calls goes by the lists of this offer."""
+        await self._trust.give(documents_of(offer.manifests if offer is not None else (), self._places.artifacts))
+
     async def _reinstate(self, offer: Offer | None) -> None:
+        await self._trust_by(offer)
         if offer is None:
             self._managed = None
             await self._keeper.take(self._fallback, managed=False)
@@ -299,7 +310,7 @@ class Performer:
         confirmed = offers.confirmed
         if confirmed is None:
             return
-        slots, lists = await asyncio.to_thread(self._look, confirmed)
+        slots, lists = await asyncio.to_thread(self._look, confirmed, there=self.session.state is State.OPEN)
         if slots or lists:
             self.counts["repairs"] += 1
             self._log.error("what is on disk has changed, and is mended", policy=slots, lists=lists)
@@ -309,11 +320,15 @@ class Performer:
 
         await self._event(settle)
 
-    def _look(self, confirmed: Offer) -> tuple[bool, bool]:
-        """Whether the slot, and whether a list is damaged."""
-        slots = self._places.slots
+    def _look(self, confirmed: Offer, *, there: bool) -> tuple[bool, bool]:
+        """Whether the slot, and whether a list is damaged. `there`: the controller is, and stands for its lists."""
+        slots, files = self._places.slots, self._places.artifacts
         whole = slots.holds(confirmed)
-        return not whole or bool(slots.problems), not all(map(self._places.artifacts.intact, confirmed.manifests))
+        intact = all(map(files.intact, confirmed.manifests))
+        if there and intact:
+            with contextlib.suppress(OSError):  # then they are held to be older than they are
+                files.vouch(confirmed.manifests)
+        return not whole or bool(slots.problems), not intact
 
     async def _sweep(self) -> None:
         needed: list[Manifest] = []
