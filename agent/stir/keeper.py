@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import hashlib
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -105,7 +106,7 @@ class TrustKeeper:
         self._task: asyncio.Task[None] | None = None
         self._why_not = "not started yet"  # "" while it runs
         self._disk_trouble = ""
-        self._unused = 0
+        self._unused: Counter[Kind] = Counter()
         self._looks = self._failures = self._changes = self._disk_errors = self._corrupt = 0
 
     # --- life
@@ -220,7 +221,8 @@ class TrustKeeper:
             else:
                 given.append(await self._read_given(document, judges))
         was = [(one.document.sha256, one.value) for one in self._given]
-        self._given, self._unused = tuple(given), len(documents) - len(given)
+        self._given = tuple(given)
+        self._unused = Counter(one.kind for one in documents if overridden(self._settings, one.kind))
         return was != [(one.document.sha256, one.value) for one in given]
 
     def vouch(self) -> None:
@@ -371,7 +373,7 @@ class TrustKeeper:
             names = (f"{one.document.kind} {one.document.name} {one.document.generation}" for one in self._given)
             words += f"; of the controller: {', '.join(names)}"
         if self._unused:
-            words += f"; {self._unused} of the controller are not used: agent.toml names lists of that kind"
+            words += f"; {self._unused.total()} of the controller are not used: agent.toml names lists of that kind"
         troubles = [f"{artifact.kind}: {artifact.trouble}" for artifact in self._artifacts if artifact.trouble]
         if self._disk_trouble:
             troubles.append(f"not kept on disk: {self._disk_trouble}")
@@ -399,7 +401,8 @@ class TrustKeeper:
             "trust_unread_authorities": unread,
             "trust_sequence": self.store.sequence,
             "trust_given": len(self._given),
-            "trust_given_unused": self._unused,
+            "trust_unused_lists": self._unused[Kind.LIST],
+            "trust_unused_crls": self._unused[Kind.CRL],
             "trust_revoked_certificates": self._revoked,
             "trust_list_age_seconds": int(max(ages[Kind.LIST], default=0.0)),
             "trust_crl_age_seconds": int(max(ages[Kind.CRL], default=0.0)),

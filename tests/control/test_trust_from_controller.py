@@ -235,7 +235,7 @@ def test_lists_that_are_older_forged_or_damaged_are_refused_with_the_field_named
             session.report(5, "CONFIRMED")
             assert code_of(agent, lab) == 0
             foreign = make_trust_list(lab.holder("foreign-root"), [lab.read("foreign-root.pem")], 9, time.time() + DAY)
-            wrong = {
+            wrong: dict[int, tuple[dict[str, object], str, str]] = {
                 6: ({"number": 4}, "artifacts[0].generation", "is 4, and this agent has had 5 already"),
                 7: ({"signature": bytes(64)}, "artifacts[0].signature", "is not of the key k1"),
                 8: ({"key_id": "k2"}, "artifacts[0].key_id", "names no key that this agent knows"),
@@ -243,7 +243,7 @@ def test_lists_that_are_older_forged_or_damaged_are_refused_with_the_field_named
                 10: ({"content": lab.read("root.pem")}, "artifacts[0]", "is not signed, and pa_roots of this host"),
                 11: ({"crl": b"no list"}, "artifacts[1]", "is neither PEM nor DER"),
             }
-            other = {"content": lab.trust_list(2)}
+            other: dict[str, object] = {"content": lab.trust_list(2)}
             for generation, (changes, field, reason) in wrong.items():
                 session.say(offer=offer(controller, lab, generation, **(other | changes)))  # type: ignore[arg-type]
                 problem = session.report(generation, "REJECTED").problem
@@ -267,7 +267,7 @@ def test_lists_of_agent_toml_win_over_those_of_the_controller(folder: Path, lab:
             session.report(5, "CONFIRMED")
             detail = agent.component("trust").detail
             assert "1 of the controller are not used: agent.toml names lists of that kind" in detail
-            assert agent.status().counters["trust_given_unused"] == 1
+            assert agent.status().counters["trust_unused_lists"] == 1
             assert code_of(agent, lab) == 437  # its revocation list is: agent.toml names none
 
 
