@@ -119,7 +119,7 @@ class Publisher:
         """
         _check_comment(comment)
         old = await self._store.policies.get(generation)
-        artifacts = tuple([(await self._store.artifacts.latest(k.kind, k.name)).key for k in old.info.artifacts])
+        artifacts = await self._latest(list(_lists_of(_read(old)).values()))
         done = act("policy.roll-back", to=generation, comment=comment)
         return await self._again(old, artifacts, comment, plan or ALL_AT_ONCE, done, expected, back_to=generation)
 
@@ -152,6 +152,12 @@ class Publisher:
         added = await self._store.artifacts.add(draft, signing(draft, self._signer()), self._clock(), done)
         return added.key
 
+    async def has_its_lists(self, generation: int) -> bool:
+        """Whether it can be offered: lists of old generations are not kept for ever. Raises NotFound."""
+        policy = await self._store.policies.get(generation)
+        there = {(key.kind, key.name) for key in policy.info.artifacts}
+        return there.issuperset(_lists_of(_read(policy)).values())
+
     async def settled(self) -> int:
         """The last generation that was rolled out to the end; 0: none yet."""
         for limit in SETTLED_LOOKS:
@@ -175,7 +181,7 @@ class Publisher:
 
     async def check_stored(self, policy: Policy) -> Checked:
         """The same of a generation: its lists were there once."""
-        known = {(key.kind, key.name) for key in policy.info.artifacts}
+        known = set(_lists_of(_read(policy)).values())
         return await asyncio.to_thread(self._check, policy.toml, known)
 
     async def _current(self) -> Policy:
@@ -255,6 +261,11 @@ def _lists_of(message: pb.Policy) -> dict[str, ListRef]:
         ("identity.crls", CRL, message.identity.crls),
     )
     return {f"{field}[{n}]": (kind, name) for field, kind, names in named for n, name in enumerate(names)}
+
+
+def _read(policy: Policy) -> pb.Policy:
+    """As it is stored."""
+    return pb.Policy.FromString(policy.document)
 
 
 def plan_of(steps: Sequence[float], soak: float | None, refusal_rise: float) -> RolloutPlan:
