@@ -208,8 +208,9 @@ class AttemptTablePy:
             self._forget_oldest()
         return entry
 
-    def export(self, now: float) -> tuple[bytes, list[object]]:
-        """Every attempt whose copies may still come, and the decisions on them. A decision may be there twice."""
+    def export(self, now: float) -> tuple[bytes, list[object], float]:
+        """Every attempt whose copies may still come, the decisions on them, and seconds since the slice of time began
+        that ages count from. A decision may be there twice."""
         if not self._clock.start <= now < self._clock.end:
             self._next_slice(now)
         kept: list[bytes] = []
@@ -229,17 +230,18 @@ class AttemptTablePy:
                 kept.append(
                     KEPT.pack(key, entry.transaction, numbers, cseq, place, age, copies, entry.continuations, follows)
                 )
-        return b"".join(kept), decisions
+        return b"".join(kept), decisions, self._clock.phase(now)
 
     def restore(self, data: "Buffer", decisions: list[object], now: float, elapsed: float) -> int:
-        """Take back what another table exported `elapsed` seconds ago; how many attempts. Only into a new table.
+        """Take back what another table exported; how many attempts. Only into a new table. `elapsed` are seconds since
+        the slice of time began that its ages count from.
 
         `decisions` are those that came with it, or what stands for them now: None for one that is not known any more.
         Raises ValueError for what no table exported.
         """
         if memoryview(data).nbytes % KEPT.size or self._entries:
             raise ValueError("no whole number of transactions, or a table that is in use")
-        older = int(min(max(elapsed, 0.0) / self._clock.seconds, SLICES + 1))
+        older = self._clock.resume(now, max(elapsed, 0.0))
         aged: list[list[tuple[int, AttemptEntry]]] = [[] for _ in range(SLICES + 1)]
         self._clock.count += SLICES + 1
         first: AttemptEntry | None = None
@@ -265,7 +267,6 @@ class AttemptTablePy:
         while len(self._entries) > self._capacity:
             self._forget_oldest()
         self._check_head()
-        self._clock.advance(now)
         return taken
 
     def _next_slice(self, now: float) -> None:

@@ -193,7 +193,13 @@ class SessionTable:
     def moment(self, now: float) -> tuple[int, float]:
         """What time it is in ticks, by which calls are timed, and how many seconds ago that one began."""
         self._tick(now)
-        return self._clock.count, max(0.0, now - self._clock.start)
+        return self._clock.count, self._clock.phase(now)
+
+    def resume(self, now: float, since: float) -> int:
+        """Take up the ticks of a table before this one, in which one began `since` seconds ago: how many have since."""
+        passed = self._clock.resume(now, since)
+        self._tick(now)
+        return passed
 
     def adopt(self, call: Call, left: int, ago: int, now: float) -> bool:
         """Go on with a call of a process before this one: its deadline is `left` ticks away, it was opened `ago` ticks

@@ -13,7 +13,7 @@ import json
 import struct
 from array import array
 from collections.abc import Hashable, Iterator, Sequence
-from math import ceil
+from math import ceil, isfinite
 from typing import TYPE_CHECKING, Final
 
 from agent.calls.call import DIALOGS, NO_DIALOGS, TRANSACTIONS, Call, State
@@ -98,7 +98,8 @@ def _take_back(table: SessionTable, view: memoryview, now: float, elapsed: float
     at += len(fixed)
     keys, at = _column("I", key_count, view, at)
     lengths, at = _column("H", text_count, view, at)
-    passed = elapsed + phase
+    passed = table.resume(now, elapsed + phase)
+    most = ceil(longest / TICK_SECONDS) if isfinite(longest) else TICKS_MAX
     next_key = next_text = taken = 0
     for each in _CALL.iter_unpack(fixed):
         key, reservations, ago, left, state, answered, pending, done, dialogs, is_open, held = each
@@ -119,9 +120,8 @@ def _take_back(table: SessionTable, view: memoryview, now: float, elapsed: float
             raise ValueError("a call that is cut off")
         if pending > TRANSACTIONS or done > TRANSACTIONS or dialogs > DIALOGS:
             raise ValueError("more than one call may have")
-        seconds = min(left * TICK_SECONDS - passed, longest)
-        if seconds > 0.0:
-            taken += table.adopt(call, ceil(seconds / TICK_SECONDS), ago + int(passed / TICK_SECONDS), now)
+        if left > passed:
+            taken += table.adopt(call, min(left - passed, most), ago + passed, now)
     return taken
 
 

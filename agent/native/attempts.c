@@ -566,10 +566,11 @@ static PyObject *table_export(AttemptTable *table, PyObject *arg)
         if (is_kept(table, slot->item))
             good = keep(table, slot->key, slot->item, decisions, &at);
     }
-    PyObject *both = good ? PyTuple_Pack(2, bytes, decisions) : NULL;
+    double phase = fmin(fmax(0.0, now - table->start), table->seconds);
+    PyObject *all = good ? Py_BuildValue("(OOd)", bytes, decisions, phase) : NULL;
     Py_XDECREF(bytes);
     Py_XDECREF(decisions);
-    return both;
+    return all;
 }
 
 /* One transaction, as it was; `first` is that of its attempt, NULL if this is it. NULL with an exception set. */
@@ -638,7 +639,8 @@ static PyObject *table_restore(AttemptTable *table, PyObject *args)
     if (!PyArg_ParseTuple(args, "y*O!dd:restore", &data, &PyList_Type, &decisions, &now, &elapsed))
         return NULL;
     long long taken = 0, some = 0;
-    double older = elapsed > 0.0 ? floor(elapsed / table->seconds) : 0.0;
+    elapsed = fmax(elapsed, 0.0);
+    double older = floor(elapsed / table->seconds);
     if (data.len % (Py_ssize_t)sizeof(Kept) != 0 || table->entries.count > 0) {
         PyErr_SetString(PyExc_ValueError, "no whole number of transactions, or a table that is in use");
         some = -1;
@@ -655,12 +657,13 @@ static PyObject *table_restore(AttemptTable *table, PyObject *args)
     while ((long long)table->entries.count > table->capacity)
         forget_oldest(table);
     check_head(table);
-    take_time(table, now);
+    table->start = now - (elapsed - older * table->seconds); /* Ticks.resume */
+    table->end = table->start + table->seconds;
     return PyLong_FromLongLong(taken);
 }
 
 static PyMethodDef table_methods[] = {
-    {"export", (PyCFunction)table_export, METH_O, "export(now) -> (bytes, decisions)"},
+    {"export", (PyCFunction)table_export, METH_O, "export(now) -> (bytes, decisions, seconds)"},
     {"restore", (PyCFunction)table_restore, METH_VARARGS, "restore(data, decisions, now, elapsed) -> how many attempts"},
     {"observe", (PyCFunction)(void (*)(void))table_observe, METH_FASTCALL, "observe(trunk, message, now) -> AttemptEntry"},
     {"fingerprint", (PyCFunction)(void (*)(void))table_fingerprint, METH_FASTCALL | METH_STATIC,

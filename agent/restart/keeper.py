@@ -10,6 +10,7 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -18,7 +19,7 @@ from agent.ops.log import Log
 from agent.restart.files import NOTHING, Earlier, Writer, clocks, take_up
 from agent.restart.settings import RestartSettings
 from agent.restart.snapshot import Head
-from agent.restart.state import Restored, restore, taking
+from agent.restart.state import Restored, Taking, restore, taking
 from agent.screening import Screening
 
 SHARE: Final = 50.0
@@ -45,6 +46,10 @@ def find_earlier(settings: RestartSettings, environment: Mapping[str, str], log:
         return NOTHING
     set_key(bytes.fromhex(earlier.head.key))
     return earlier
+
+
+def _add(writer: Writer, take: Taking) -> None:
+    writer.add(take())
 
 
 class SnapshotKeeper:
@@ -130,7 +135,7 @@ class SnapshotKeeper:
             for take in taking(self._screening, time.monotonic):
                 if self._ending.is_set() and not clean:
                     break
-                await self._aside(lambda take=take: writer.add(take()))  # type: ignore[misc]
+                await self._aside(partial(_add, writer, take))
             else:
                 await self._aside(writer.finish)
                 self._written += 1

@@ -19,6 +19,7 @@ import json
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 from typing import Final, cast
 
@@ -37,6 +38,7 @@ kill nobody knows. Longer than nearly all calls; without it, those that ended wo
 RATES_SECONDS: Final = 8 * 86_400.0
 """Beyond the longest window that anybody would set, a week, nothing of a rate matters."""
 
+_PHASE: Final = struct.Struct("<d")
 _LENGTH: Final = struct.Struct("<I")
 
 
@@ -51,7 +53,7 @@ class Restored:
     seconds: float = 0.0  # between the last section and now
 
 
-Taking = Callable[[], Section | None]
+Taking = Callable[[], Section]
 """Makes a section from what was read; costly, and fit for another thread."""
 
 
@@ -65,9 +67,7 @@ def taking(screening: Screening, clock: Callable[[], float]) -> Iterator[Taking]
         now = clock()
         yield _given(Section(RATES, json.dumps([limit, scope]).encode(), table.export(now), now))
     now = clock()
-    records, decisions = screening.attempts.export(now)
-    yield lambda records=records, decisions=decisions, now=now: _attempts(records, decisions, now)  # type: ignore[misc]
-    del records, decisions
+    yield partial(_attempts, *screening.attempts.export(now), now)
     for calls in sessions_kept.begin(screening.sessions):
         now = clock()
         yield _given(Section(CALLS, b"", sessions_kept.piece(screening.sessions, calls, now), now))
@@ -79,17 +79,11 @@ def _given(section: Section) -> Taking:
     return lambda: section
 
 
-def _attempts(records: bytes, decisions: Sequence[object], now: float) -> Section:
+def _attempts(records: bytes, decisions: Sequence[object], phase: float, now: float) -> Section:
     verdicts, places = write_verdicts(decisions)
-    data = b"".join(
-        (
-            _LENGTH.pack(len(verdicts)),
-            verdicts,
-            _LENGTH.pack(len(places)),
-            struct.pack(f"<{len(places)}I", *places),
-            records,
-        )
-    )
+    column = struct.pack(f"<{len(places)}I", *places)
+    parts = (_PHASE.pack(phase), _LENGTH.pack(len(verdicts)), verdicts, _LENGTH.pack(len(places)), column, records)
+    data = b"".join(parts)
     return Section(ATTEMPTS, b"", data, now)
 
 
@@ -138,16 +132,17 @@ def _restore(screening: Screening, head: Head, one: Section, now: Clocks, elapse
 def _restore_attempts(screening: Screening, one: Section, now: float, elapsed: float) -> int:
     view = memoryview(one.data)
     try:
-        (length,) = _LENGTH.unpack_from(view)
-        at = _LENGTH.size + length
-        different = read_verdicts(bytes(view[_LENGTH.size : at]), screening.policy)
+        (phase,), (length,) = _PHASE.unpack_from(view), _LENGTH.unpack_from(view, _PHASE.size)
+        at = _PHASE.size + _LENGTH.size
+        different = read_verdicts(bytes(view[at : at + length]), screening.policy)
+        at += length
         (count,) = _LENGTH.unpack_from(view, at)
         at += _LENGTH.size
         places = struct.unpack_from(f"<{count}I", view, at)
         decisions: list[object] = [different[place - 1] if place else None for place in places]
     except (struct.error, IndexError) as error:
         raise ValueError(f"no attempts: {error}") from error
-    return screening.attempts.restore(view[at + count * _LENGTH.size :], decisions, now, elapsed)
+    return screening.attempts.restore(view[at + count * _LENGTH.size :], decisions, now, elapsed + phase)
 
 
 def _limit(name: bytes) -> tuple[str, str]:
