@@ -18,7 +18,8 @@ FRAMES = st.lists(
 @given(FRAMES, st.data())
 def test_frames_are_the_same_however_their_bytes_are_cut(sent: list[Frame], cuts: st.DataObject) -> None:
     data = b"".join(frames.frame(Kind(kind), flags, number, payload) for kind, flags, number, payload in sent)
-    reader, got, resets = FrameReader(16_384), [], set()
+    reader, got = FrameReader(16_384), []
+    resets: set[int] = set()
     while data:
         size = cuts.draw(st.integers(1, len(data)))
         came, reset = reader.read(data[:size])

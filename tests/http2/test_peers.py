@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.http2 import frames
+from agent.http2.errors import Code
 from agent.http2.frames import Kind
 from agent.http2.headers import block
 from agent.http2.limits import Limits
@@ -160,7 +161,7 @@ def act(served: Served, what: str) -> None:
             case "end":
                 connection.end(stream, DONE)
             case "reset":
-                connection.reset(stream, frames.Code.CANCEL)
+                connection.reset(stream, Code.CANCEL)
             case "credit":
                 connection.credit(stream, 10)
 
