@@ -7,7 +7,7 @@ about: `understand` reads a header list once per distinct block, `accept` says w
 
 from collections import Counter, deque
 from collections.abc import Callable
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from agent.http2 import frames
 from agent.http2.errors import Code, ConnectionFault, StreamFault
@@ -15,7 +15,7 @@ from agent.http2.frames import ACK, END_HEADERS, END_STREAM, PADDED, PREFACE, Fr
 from agent.http2.headers import BlockReader, HeaderList, OversizedListFault
 from agent.http2.limits import BLOCK_BYTES, CONTINUATIONS, WINDOW_MAX, Floods, Limits
 from agent.http2.settings import PeerSettings, ours
-from agent.http2.streams import Event, Receiver, State, Stream
+from agent.http2.streams import NOBODY, Event, Receiver, State, Stream
 
 SLICE: Final = 128
 """Frames handled before other connections get their turn: 64 calls, about half a millisecond."""
@@ -71,18 +71,6 @@ class Connection(Generic[Read]):
         self._out_bytes = 0
         self._block_prefix = b""
         self._now = 0.0
-        self._handlers: dict[int, Callable[[int, int, bytes], None]] = {
-            Kind.DATA: self._data,
-            Kind.HEADERS: self._headers,
-            Kind.PRIORITY: self._priority,
-            Kind.RST_STREAM: self._rst_stream,
-            Kind.SETTINGS: self._settings,
-            Kind.PUSH_PROMISE: self._push_promise,
-            Kind.PING: self._ping,
-            Kind.GOAWAY: self._goaway,
-            Kind.WINDOW_UPDATE: self._window_update,
-            Kind.CONTINUATION: self._continuation,
-        }
 
     # -- in ---------------------------------------------------------------------------------------------------------
 
@@ -103,20 +91,20 @@ class Connection(Generic[Read]):
     def work(self, now: float) -> bool:
         """Handle frames that came, and send what can be sent; whether there is more of either to do."""
         self._now = now
-        queue, handlers = self._queue, self._handlers
+        queue = self._queue
         try:
             for _ in range(min(SLICE, len(queue))):
                 kind, flags, number, payload = queue.popleft()
                 if self._block is not None and (kind != Kind.CONTINUATION or number != self._block[0]):
                     raise ConnectionFault(Code.PROTOCOL_ERROR, "a frame within a header block")
-                handler = handlers.get(kind)
+                handler = self._HANDLERS.get(kind)
                 if not self.ready:
                     self._greeted(kind, flags)
                 if handler is None:
                     self._floods.chatter("unknown frames", now)
                     continue
                 try:
-                    handler(flags, number, payload)
+                    handler(self, flags, number, payload)
                 except StreamFault as fault:
                     self._refuse(number, fault.code)
         except ConnectionFault as fault:
@@ -253,9 +241,10 @@ class Connection(Generic[Read]):
         self._floods.reset(self._now)
         stream = self.streams.get(number)
         if stream is not None:
+            receiver = stream.receiver
             stream.move(Event.RESET)
             self._forget(stream)
-            stream.receiver.reset(_CODES.get(code, Code.INTERNAL_ERROR))
+            receiver.reset(_CODES.get(code, Code.INTERNAL_ERROR))
 
     def _priority(self, _flags: int, number: int, payload: bytes) -> None:
         if not number:
@@ -284,8 +273,9 @@ class Connection(Generic[Read]):
         if stream is None:
             self._leave(number, code)
         else:
+            receiver = stream.receiver
             self.reset(stream, code)
-            stream.receiver.reset(code)
+            receiver.reset(code)
 
     # -- frames of the connection -----------------------------------------------------------------------------------
 
@@ -446,12 +436,14 @@ class Connection(Generic[Read]):
     def close(self) -> None:
         """The transport is gone, or about to: every stream hears of it."""
         self.ended = True
+        self._accept = _nobody  # no circle stays for the collector
         self._queue.clear()
         streams, self.streams = self.streams, {}
         self._stuck.clear()
         for stream in streams.values():
+            receiver, stream.receiver = stream.receiver, NOBODY
             stream.state, stream.waiting = State.CLOSED, b""
-            stream.receiver.reset(Code.CANCEL)
+            receiver.reset(Code.CANCEL)
 
     def _fail(self, fault: ConnectionFault) -> None:
         self._counts["faults"] += 1
@@ -526,3 +518,21 @@ class Connection(Generic[Read]):
         self.streams.pop(stream.number, None)
         self._stuck.pop(stream.number, None)
         stream.waiting, stream.trailers = b"", None
+        stream.receiver = NOBODY  # no circle stays for the collector
+
+    _HANDLERS: Final[dict[int, Callable[["Connection[Any]", int, int, bytes], None]]] = {
+        Kind.DATA: _data,
+        Kind.HEADERS: _headers,
+        Kind.PRIORITY: _priority,
+        Kind.RST_STREAM: _rst_stream,
+        Kind.SETTINGS: _settings,
+        Kind.PUSH_PROMISE: _push_promise,
+        Kind.PING: _ping,
+        Kind.GOAWAY: _goaway,
+        Kind.WINDOW_UPDATE: _window_update,
+        Kind.CONTINUATION: _continuation,
+    }
+
+
+def _nobody(_stream: Stream, _read: object) -> Receiver:
+    return NOBODY

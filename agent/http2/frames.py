@@ -46,6 +46,9 @@ PRIORITISED: Final = 0x20
 Frame = tuple[int, int, int, bytes]
 """(kind, flags, stream, payload): the kind as it came, which need not be one of Kind."""
 
+SETTINGS_MAX: Final = 64
+"""In one frame; some ten are defined."""
+
 _RST_STREAM: Final = int(Kind.RST_STREAM)
 
 
@@ -108,12 +111,18 @@ def unpadded(flags: int, payload: bytes) -> bytes:
 
 
 def block_of(flags: int, stream: int, payload: bytes) -> bytes:
-    """The fragment of a header block in HEADERS: neither padding nor priority, which says nothing any more."""
+    """The fragment of a header block in HEADERS: neither padding nor priority, which says nothing any more.
+
+    Raises ConnectionFault: with a block unread, the peer's header table is lost.
+    """
     block = unpadded(flags, payload)
-    if flags & PRIORITISED:
+    if not flags & PRIORITISED:
+        return block
+    try:
         check_priority(stream, block[:5])
-        return block[5:]
-    return block
+    except StreamFault as fault:
+        raise ConnectionFault(fault.code, fault.why) from None
+    return block[5:]
 
 
 def check_priority(stream: int, payload: bytes) -> None:
@@ -138,6 +147,8 @@ def increment_of(payload: bytes) -> int:
 
 def settings_of(payload: bytes) -> list[tuple[int, int]]:
     """(identifier, value) pairs in their order. Raises ConnectionFault."""
+    if len(payload) > SETTINGS_MAX * 6:
+        raise ConnectionFault(Code.ENHANCE_YOUR_CALM, f"more than {SETTINGS_MAX} settings")
     if len(payload) % 6:
         raise ConnectionFault(Code.FRAME_SIZE_ERROR, "settings have six bytes each")
     return list(_SETTING.iter_unpack(payload))

@@ -5,7 +5,6 @@ not written to beyond what the transport keeps, and when even answers to PING wo
 """
 
 import asyncio
-import ssl
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, cast
 
@@ -16,7 +15,7 @@ from agent.http2.streams import NOBODY, Receiver, Stream
 from agent.rpc.call import Call, Timer
 from agent.rpc.peers import Peer, certified_peer
 from agent.rpc.request import Request, read_request
-from agent.rpc.status import RpcError, no_grpc
+from agent.rpc.status import no_grpc
 
 if TYPE_CHECKING:
     from agent.rpc.server import RpcServer
@@ -219,12 +218,6 @@ class Link(asyncio.Protocol):
         call = Call(self, self._connection, stream, request, self._turn_began)
         try:
             call.begin(self._server.conversation(call, self.peer or Peer()))
-        except RpcError as error:
-            call.finish(error.status, error.why)
+        except Exception as error:  # whoever must not ask; or a fault of ours, which ends this call alone
+            call.fail(error)
         return call
-
-
-def alpn(context: ssl.SSLContext) -> ssl.SSLContext:
-    """Has a context of a server speak HTTP/2 and nothing else."""
-    context.set_alpn_protocols(["h2"])
-    return context
