@@ -224,7 +224,10 @@ class Program:
         """Raises VerifierError, PermissionError naming the capability, OSError."""
         if not supported():
             raise OSError(errno.ENOTSUP, f"eBPF is not made for {platform.machine()} here")
-        raw = code.assemble({name: one.descriptor for name, one in maps.items()})
+        try:
+            raw = code.assemble({name: one.descriptor for name, one in maps.items()})
+        except ValueError as error:  # so many emergency numbers
+            raise OSError(errno.E2BIG, f"no program of eBPF can say this: {error}") from None
         instructions = ctypes.create_string_buffer(raw, len(raw))
         license_ = ctypes.create_string_buffer(LICENSE, len(LICENSE))
         _, kind, attached, told = attach.value

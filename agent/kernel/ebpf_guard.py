@@ -244,15 +244,17 @@ def _transport(code: Code, settings: KernelSettings, attach: Attach) -> None:
 
 
 def _one_piece(code: Code, settings: KernelSettings) -> None:
-    """Drivers may leave only the headers where a program can read: then nothing is known of what an INVITE calls."""
+    """Drivers may leave only the headers where a program can read: then nothing is known of what an INVITE calls.
+
+    One that is shorter than that cannot be a call (RFC 3261 8.1.1 asks for six header fields), whatever of it is seen.
+    """
     whole = _ETHERNET + _TAGS_MAX * _TAG + _IPV6 + PAYLOAD + _reach(settings)
     code.load(WORD, R3, R1, _LENGTH)
-    code.jump_if(If.LE, R3, whole, "short")
-    code.move(R3, whole)
-    code.label("short")
+    code.jump_if(If.LT, R3, whole, "short")
     code.load(WORD, R2, R1, _DATA[Attach.TCX])
-    code.add(R2, R3)
+    code.add(R2, whole)
     code.jump_if(If.GT, R2, R8, "pass", wide=True)
+    code.label("short")
 
 
 def _judge(code: Code, settings: KernelSettings) -> None:

@@ -103,6 +103,14 @@ class FastPath:
             raise
 
     def _open(self, settings: KernelSettings, blocks: Mapping[Network, float]) -> None:
+        self._load_all(settings)
+        self.fill(blocks)
+        self.follow()
+        if self.refused and not self._at:
+            name, why = next(iter(self.refused.items()))
+            raise OSError(errno.EBUSY, f"no interface takes it; {name}: {why}")
+
+    def _load_all(self, settings: KernelSettings) -> None:
         if _clock_is_shifted():
             raise OSError(errno.ENOTSUP, "in a time namespace the clock is not the one that programs read")
         self._settings, self._name = settings, program_name()
@@ -112,12 +120,16 @@ class FastPath:
             self._maps[EXEMPT].set(key, bytes(4))
         self._control = self._maps[CONTROL].mapped()
         self._alive = memoryview(self._control)[: TIME.size].cast("Q")
-        self.fill(blocks)
         self.way = self._find_way()
-        self.follow()
-        if self.refused and not self._at:
-            name, why = next(iter(self.refused.items()))
-            raise OSError(errno.EBUSY, f"no interface takes it; {name}: {why}")
+
+    def probe(self, settings: KernelSettings) -> Attach:
+        """How it would be attached; nothing is left. Raises OSError as `open` does."""
+        try:
+            self._load_all(settings)
+            assert self.way is not None
+            return self.way
+        finally:
+            self.close()
 
     def close(self) -> None:
         """Take it from everywhere."""
