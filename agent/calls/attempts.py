@@ -208,14 +208,18 @@ class AttemptTablePy:
             self._forget_oldest()
         return entry
 
-    def export(self, now: float) -> tuple[bytes, list[object], float]:
-        """Every attempt whose copies may still come, the decisions on them, and seconds since the slice of time began
-        that ages count from. A decision may be there twice."""
+    def export(self, now: float, part: int = 0, parts: int = 1) -> tuple[bytes, list[object], float]:
+        """Attempts whose copies may still come, the decisions on them, and seconds since the slice of time began that
+        ages count from. A decision may be there twice.
+
+        In several parts, so that it takes a while but never long: what comes in between two of them may be in none.
+        """
         if not self._clock.start <= now < self._clock.end:
             self._next_slice(now)
         kept: list[bytes] = []
         decisions: list[object] = []
-        for key, first in self._entries.items():
+        entries = list(self._entries.items())
+        for key, first in entries[len(entries) * part // parts : len(entries) * (part + 1) // parts]:
             age = self._clock.count - first.turn
             if age > SLICES:
                 continue
@@ -233,17 +237,19 @@ class AttemptTablePy:
         return b"".join(kept), decisions, self._clock.phase(now)
 
     def restore(self, data: "Buffer", decisions: list[object], now: float, elapsed: float) -> int:
-        """Take back what another table exported; how many attempts. Only into a new table. `elapsed` are seconds since
-        the slice of time began that its ages count from.
+        """Take back what another table exported; how many attempts. Only into a table that nothing else has come to.
+        `elapsed` are seconds since the slice of time began that its ages count from.
 
         `decisions` are those that came with it, or what stands for them now: None for one that is not known any more.
         Raises ValueError for what no table exported.
         """
-        if memoryview(data).nbytes % KEPT.size or self._entries:
-            raise ValueError("no whole number of transactions, or a table that is in use")
+        if memoryview(data).nbytes % KEPT.size:
+            raise ValueError("no whole number of transactions")
+        before = len(self._entries)
+        if not before:
+            self._clock.count += SLICES + 1
         older = self._clock.resume(now, max(elapsed, 0.0))
         aged: list[list[tuple[int, AttemptEntry]]] = [[] for _ in range(SLICES + 1)]
-        self._clock.count += SLICES + 1
         first: AttemptEntry | None = None
         for key, transaction, numbers, cseq, place, age, copies, continuations, follows in KEPT.iter_unpack(data):
             if place > len(decisions):
@@ -263,7 +269,7 @@ class AttemptTablePy:
             fresh = [(key, entry) for key, entry in aged[age] if self._entries.setdefault(key, entry) is entry]
             if fresh:
                 self._closed.append((self._clock.count - age, [key for key, _ in fresh]))
-        taken = len(self._entries)
+        taken = len(self._entries) - before
         while len(self._entries) > self._capacity:
             self._forget_oldest()
         self._check_head()

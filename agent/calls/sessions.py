@@ -201,10 +201,9 @@ class SessionTable:
         self._tick(now)
         return passed
 
-    def adopt(self, call: Call, left: int, ago: int, now: float) -> bool:
+    def adopt(self, call: Call, left: int, ago: int) -> bool:
         """Go on with a call of a process before this one: its deadline is `left` ticks away, it was opened `ago` ticks
         before. Its `deadline`, `due` and `opened` are set here. False if it is there already, or there is no room."""
-        self._tick(now)
         if call.key in self._calls or self.in_progress + call.reservations > self._capacity:
             return False
         call.opened = self._clock.count - ago

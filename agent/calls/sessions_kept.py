@@ -33,6 +33,7 @@ TICKS_MAX: Final = (1 << 31) - 1
 _HEAD: Final = struct.Struct("<IIIId")
 _CALL: Final = struct.Struct("<QIiiBBBBBHI")
 _STATES: Final = tuple(State)
+ENDED: Final = State.ENDED
 _NUMBERS: Final = {state: number for number, state in enumerate(_STATES)}
 
 
@@ -51,7 +52,7 @@ def piece(table: SessionTable, calls: Sequence[Call], now: float) -> bytes:
     texts: list[bytes] = []
     for call in calls:
         mine = (*call.pending, *call.done, *call.dialogs)
-        if call.state is State.ENDED or any(len(text) > TEXT_MAX for text in mine):
+        if call.state is ENDED or any(len(text) > TEXT_MAX for text in mine):
             continue
         is_open = sum(talks << bit for bit, talks in enumerate(call.dialogs.values()))
         fixed.append(
@@ -100,28 +101,29 @@ def _take_back(table: SessionTable, view: memoryview, now: float, elapsed: float
     lengths, at = _column("H", text_count, view, at)
     passed = table.resume(now, elapsed + phase)
     most = ceil(longest / TICK_SECONDS) if isfinite(longest) else TICKS_MAX
+    blob, at = bytes(view[at:]), 0
     next_key = next_text = taken = 0
     for each in _CALL.iter_unpack(fixed):
         key, reservations, ago, left, state, answered, pending, done, dialogs, is_open, held = each
-        several = lengths[next_text : next_text + pending + done + dialogs]
-        next_text += len(several)
         texts = []
-        for length in several:
-            texts.append(bytes(view[at : at + length]))
+        for length in lengths[next_text : next_text + pending + done + dialogs]:
+            texts.append(blob[at : at + length])
             at += length
+        next_text += len(texts)
         call = Call()
-        call.key, call.reservations, call.state, call.answered = key, reservations, _STATES[state], bool(answered)
+        call.key, call.reservations, call.state, call.answered = key, reservations, _STATES[state], answered != 0
         call.keys = tuple([names[number] for number in keys[next_key : next_key + held]])
         next_key += held
         call.pending, call.done = tuple(texts[:pending]), tuple(texts[pending : pending + done])
-        call.dialogs = {tag: bool(is_open >> n & 1) for n, tag in enumerate(texts[pending + done :])} or NO_DIALOGS
+        tags = texts[pending + done :]
+        call.dialogs = {tag: is_open >> n & 1 == 1 for n, tag in enumerate(tags)} if tags else NO_DIALOGS
         call.talking = sum(call.dialogs.values())
-        if len(call.keys) != held or not reservations or call.state is State.ENDED or at > len(view):
+        if len(call.keys) != held or not reservations or call.state is ENDED or at > len(blob):
             raise ValueError("a call that is cut off")
         if pending > TRANSACTIONS or done > TRANSACTIONS or dialogs > DIALOGS:
             raise ValueError("more than one call may have")
         if left > passed:
-            taken += table.adopt(call, min(left - passed, most), ago + passed, now)
+            taken += table.adopt(call, min(left - passed, most), ago + passed)
     return taken
 
 

@@ -546,14 +546,18 @@ static bool is_kept(const AttemptTable *table, const Entry *entry)
     return entry != NULL && table->count - entry->turn <= SLICES;
 }
 
-static PyObject *table_export(AttemptTable *table, PyObject *arg)
+static PyObject *table_export(AttemptTable *table, PyObject *args)
 {
-    double now = PyFloat_AsDouble(arg);
-    if (now == -1.0 && PyErr_Occurred())
+    double now;
+    Py_ssize_t part = 0, parts = 1;
+    if (!PyArg_ParseTuple(args, "d|nn:export", &now, &part, &parts))
         return NULL;
+    if (part < 0 || part >= parts || parts > (1 << 20))
+        return PyErr_Format(PyExc_ValueError, "no such part");
     take_time(table, now);
-    size_t count = 0;
-    for (size_t i = 0; i <= table->entries.mask; i++) {
+    size_t slots = table->entries.mask + 1, count = 0;
+    size_t from = slots * (size_t)part / (size_t)parts, to = slots * (size_t)(part + 1) / (size_t)parts;
+    for (size_t i = from; i < to; i++) {
         if (is_kept(table, table->entries.slots[i].item))
             count += transactions_of(table->entries.slots[i].item);
     }
@@ -561,7 +565,7 @@ static PyObject *table_export(AttemptTable *table, PyObject *arg)
     PyObject *decisions = PyList_New(0);
     bool good = bytes != NULL && decisions != NULL;
     char *at = good ? PyBytes_AS_STRING(bytes) : NULL;
-    for (size_t i = 0; good && i <= table->entries.mask; i++) {
+    for (size_t i = from; good && i < to; i++) {
         const Slot *slot = &table->entries.slots[i];
         if (is_kept(table, slot->item))
             good = keep(table, slot->key, slot->item, decisions, &at);
@@ -641,11 +645,12 @@ static PyObject *table_restore(AttemptTable *table, PyObject *args)
     long long taken = 0, some = 0;
     elapsed = fmax(elapsed, 0.0);
     double older = floor(elapsed / table->seconds);
-    if (data.len % (Py_ssize_t)sizeof(Kept) != 0 || table->entries.count > 0) {
-        PyErr_SetString(PyExc_ValueError, "no whole number of transactions, or a table that is in use");
+    if (data.len % (Py_ssize_t)sizeof(Kept) != 0) {
+        PyErr_SetString(PyExc_ValueError, "no whole number of transactions");
         some = -1;
     }
-    table->count += SLICES + 1;
+    if (table->entries.count == 0)
+        table->count += SLICES + 1;
     for (int age = SLICES; some >= 0 && age >= 0 && older <= SLICES; age--) {
         some = take_back_aged(table, &data, decisions, (long long)older, age);
         taken += some;
@@ -657,13 +662,16 @@ static PyObject *table_restore(AttemptTable *table, PyObject *args)
     while ((long long)table->entries.count > table->capacity)
         forget_oldest(table);
     check_head(table);
-    table->start = now - (elapsed - older * table->seconds); /* Ticks.resume */
-    table->end = table->start + table->seconds;
+    if (table->start == table->end) { /* Ticks.resume */
+        table->start = now - (elapsed - older * table->seconds);
+        table->end = table->start + table->seconds;
+    }
     return PyLong_FromLongLong(taken);
 }
 
 static PyMethodDef table_methods[] = {
-    {"export", (PyCFunction)table_export, METH_O, "export(now) -> (bytes, decisions, seconds)"},
+    {"export", (PyCFunction)table_export, METH_VARARGS,
+     "export(now, part=0, parts=1) -> (bytes, decisions, seconds)"},
     {"restore", (PyCFunction)table_restore, METH_VARARGS, "restore(data, decisions, now, elapsed) -> how many attempts"},
     {"observe", (PyCFunction)(void (*)(void))table_observe, METH_FASTCALL, "observe(trunk, message, now) -> AttemptEntry"},
     {"fingerprint", (PyCFunction)(void (*)(void))table_fingerprint, METH_FASTCALL | METH_STATIC,

@@ -380,6 +380,15 @@ static PyObject *table_restore(Table *t, PyObject *args)
         return NULL;
     long long taken = 0;
     int put = 0;
+    /* Room at once for what will come, where nothing is yet. */
+    size_t cells = (size_t)data.len / sizeof(Kept), places = FIRST_CELLS;
+    while (places < 2 * (cells < t->half ? cells : t->half) + 2)
+        places *= 2;
+    Cells fresh;
+    if (t->old.count == 0 && places > t->old.mask + 1 && cells_begin(&fresh, places)) {
+        PyMem_Free(t->old.cells);
+        t->old = fresh;
+    }
     if (data.len % (Py_ssize_t)sizeof(Kept) != 0) {
         PyErr_SetString(PyExc_ValueError, "no whole number of cells");
         put = -1;

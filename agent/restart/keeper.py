@@ -7,6 +7,7 @@ by `health`; calls are screened all the same.
 
 import asyncio
 import contextlib
+import gc
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -86,11 +87,14 @@ class SnapshotKeeper:
         began = time.monotonic()
         last = began + self._settings.restore_seconds
         restored = Restored()
+        gc.disable()  # it would look at all of it again and again, a third of the time
         try:
             now = clocks()
             restored = restore(self._screening, head, self._earlier.sections, now, lambda: time.monotonic() < last)
         except ValueError as error:  # its checksum is right, so we wrote it: half of it is better than none
             self._log.fault(error, "restart")
+        finally:
+            gc.enable()
         generation = self._screening.policy.generation
         self._log.info(
             "took over what was counted before",

@@ -38,6 +38,9 @@ kill nobody knows. Longer than nearly all calls; without it, those that ended wo
 RATES_SECONDS: Final = 8 * 86_400.0
 """Beyond the longest window that anybody would set, a week, nothing of a rate matters."""
 
+ATTEMPTS_AT_ONCE: Final = 16_384
+"""In one section: a millisecond or two of the event loop."""
+
 _PHASE: Final = struct.Struct("<d")
 _LENGTH: Final = struct.Struct("<I")
 
@@ -66,8 +69,10 @@ def taking(screening: Screening, clock: Callable[[], float]) -> Iterator[Taking]
     for (limit, scope), table in counted.rated().items():
         now = clock()
         yield _given(Section(RATES, json.dumps([limit, scope]).encode(), table.export(now), now))
-    now = clock()
-    yield partial(_attempts, *screening.attempts.export(now), now)
+    parts = 1 + len(screening.attempts) // ATTEMPTS_AT_ONCE
+    for part in range(parts):
+        now = clock()
+        yield partial(_attempts, *screening.attempts.export(now, part, parts), now)
     for calls in sessions_kept.begin(screening.sessions):
         now = clock()
         yield _given(Section(CALLS, b"", sessions_kept.piece(screening.sessions, calls, now), now))
