@@ -65,6 +65,7 @@ GATE = ("gate_redirect", "gate_hook", "call", "attempts", "transactions", "table
 EXTENSIONS = [
     e
     for e in (
+        extension("_hashing", "hashing.c"),
         extension("_sip", "sip.c"),
         extension("_numbers", "numbers.c"),
         extension("_rates", "rates.c"),

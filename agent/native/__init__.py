@@ -18,6 +18,7 @@ def _load(name: str) -> ModuleType | None:
         return None
 
 
+hashing = _load("_hashing")
 sip = _load("_sip")
 numbers = _load("_numbers")
 rates = _load("_rates")
