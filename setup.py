@@ -78,6 +78,7 @@ EXTENSIONS = [
         extension("_identity", "identity.c"),
         extension("_packet", "packet.c"),
         extension("_crc32c", "crc32c.c"),
+        extension("_columns", "columns.c"),
     )
     if all((ROOT / s).exists() for s in e.sources)
 ]

@@ -31,7 +31,8 @@ from agent.config import Config
 from agent.control.assembly import Around, assemble
 from agent.control.commands import Tail
 from agent.control.quota_link import QuotaLink
-from agent.control.standing import Standing
+from agent.control.standing import Places, Standing
+from agent.control.trust import NoTrust, Trust, documents_of
 from agent.control.upload import Uploader
 from agent.ingress.capture.observer import Observed, Observer
 from agent.ingress.capture.settings import CaptureSettings
@@ -56,6 +57,7 @@ from agent.restart.keeper import SnapshotKeeper, find_earlier
 from agent.screening import Decision, Passed, Screening
 from agent.service import RecordSink, Service
 from agent.settings import host_and_port
+from agent.stir.given import GivenDocument
 
 OK: Final = 0
 NO_WAY_IN: Final = 1
@@ -326,7 +328,7 @@ def build_parts(
     readings = Readings(service, log, [], installed_version())
     keeper = PolicyKeeper(service, config.policy.file, readings.changes, log)
     records = [] if spool is None else [Supervised(lambda: SpoolServer(spool, service), "records", log)]
-    identity = build_identity(config, service, log)
+    identity, trust = build_identity(config, service, given_before(config, standing), log)
     ways_in = build_ways_in(config, service, log)
     if config.capture is not None:
         pairing = Pairing(log.transit, log.altered_answer)
@@ -339,16 +341,26 @@ def build_parts(
     spool_directory = None if config.records is None else config.records.directory
     find = finds_nothing if spool_directory is None else Finder(spool_directory).find
     around = Around(config, spool_directory, find, end, tail)
-    parts.fleet = build_fleet(config, parts, spool, standing, around, log)
+    parts.fleet = build_fleet(config, parts, spool, standing, around, trust, log)
     parts.around = build_around(config, parts, find, log, end)
     readings.components = parts.in_order()
     return parts
 
 
-def build_identity(config: Config, service: Service, log: Log) -> list[Supervised]:
-    """Verification, signing and the API for both, where agent.toml has them."""
+def given_before(config: Config, standing: Standing) -> tuple[GivenDocument, ...]:
+    """The trust lists and revocation lists of the last known good."""
+    if config.controller is None or standing.offer is None:
+        return ()
+    return documents_of(standing.offer.manifests, Places.of(config.controller).artifacts)
+
+
+def build_identity(
+    config: Config, service: Service, given: Sequence[GivenDocument], log: Log
+) -> tuple[list[Supervised], Trust]:
+    """Verification, signing and the API for both, where agent.toml has them; and who takes a controller's lists."""
+    trust: Trust = NoTrust()
     if config.identity is None and config.signing is None:
-        return [_alone(Unprovided(service.screening), "identity", log)]
+        return [_alone(Unprovided(service.screening), "identity", log)], trust
     # Imported here: an agent without them need not load a cryptographic library and one that fetches, 25 MB.
     from agent.stir.stage import Stage  # noqa: PLC0415
 
@@ -360,7 +372,8 @@ def build_identity(config: Config, service: Service, log: Log) -> list[Supervise
         from agent.stir.source import CertificateSource  # noqa: PLC0415
 
         source = CertificateSource(config.identity, fault)
-        parts += [(source, "identity"), (TrustKeeper(config.identity, source.adopt, log), "identity")]
+        trust = TrustKeeper(config.identity, source.adopt, log, given=given)
+        parts += [(source, "identity"), (trust, "identity")]
     if config.signing is not None:
         from agent.stir.keys import SigningKeys  # noqa: PLC0415
 
@@ -378,7 +391,7 @@ def build_identity(config: Config, service: Service, log: Log) -> list[Supervise
         signs = None if keys is None else Signs(lambda: keys.signer)
         server = StirApiServer(api, verifies, signs, verstat_by(current), partial(log.fault, where="stir_api"))
         parts.append((server, "stir_api"))
-    return [_alone(part, section, log) for part, section in parts]
+    return [_alone(part, section, log) for part, section in parts], trust
 
 
 def _alone(part: Server, section: str, log: Log) -> Supervised:
@@ -426,12 +439,12 @@ def build_service(policy: Policy, records: RecordSink, log: Log, earlier: Earlie
 
 
 def build_fleet(
-    config: Config, parts: Parts, spool: Spool | None, standing: Standing, around: Around, log: Log
+    config: Config, parts: Parts, spool: Spool | None, standing: Standing, around: Around, trust: Trust, log: Log
 ) -> list[Supervised]:
     """The link to the controller, and what goes over channels like its own; that of the shares goes to `parts`."""
     if config.controller is None:
         return []
-    fleet = assemble(config.controller, parts.service, parts.readings, parts.keeper, standing, around, log)
+    fleet = assemble(config.controller, parts.service, parts.readings, parts.keeper, standing, around, trust, log)
     shares = partial(QuotaLink, parts.service.screening.leases, fleet.channels, config.controller.directory, log)
     parts.shares = [Supervised(shares, "controller", log)]
     running = [Supervised(lambda: fleet.link, "controller", log)]
