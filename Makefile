@@ -67,8 +67,9 @@ deb-check: $(READY) ## build them twice and compare, lintian, exposure of the se
 deb-python: ## lock the Python that Debian has today, security fixes included, for the next `make deb`
 	@tools/package/python_debs.sh lock amd64 arm64 && git --no-pager diff --stat -- packaging/tree/python.lock
 
-test-install: $(READY) ## install, run, upgrade and purge the packages in a booted Debian 12 (needs root)
-	@packaging/test-install
+DISTROS ?= bookworm
+test-install: $(READY) ## install, run, upgrade and purge the packages in a booted Debian 12 (DISTROS="bookworm jammy noble"; needs root)
+	@for one in $(DISTROS); do DISTRO=$$one packaging/test-install || exit 1; done
 	@packaging/test-install-kamailio
 
 clean: ## remove everything that was built, .venv too
