@@ -28,6 +28,7 @@ from agent.control.settings import ControllerSettings
 from agent.control.shadow import Shadow
 from agent.control.soak import Vitals
 from agent.control.standing import Places, Standing
+from agent.control.trust import Trust
 from agent.ops.admin import Find
 from agent.ops.log import Log
 from agent.ops.policy_keeper import PolicyKeeper
@@ -65,6 +66,7 @@ def assemble(
     keeper: PolicyKeeper,
     standing: Standing,
     around: Around,
+    trust: Trust,
     log: Log,
 ) -> Fleet:
     """Everything, not yet started."""
@@ -86,7 +88,7 @@ def assemble(
         session,
         standing,
         places,
-        Preparer(places.artifacts, channels, renewal.artifact_keys),
+        Preparer(places.artifacts, channels, renewal.artifact_keys, trust),
         Commands(abilities, around.tail, log),
         keeper,
         lambda: service.policy,
