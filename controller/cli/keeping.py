@@ -2,6 +2,8 @@
 
 import argparse
 import asyncio
+import contextlib
+import os
 import sys
 import time
 from collections.abc import Callable, Coroutine
@@ -112,6 +114,8 @@ def _restore(args: argparse.Namespace, config: "Config") -> int:
     except (BackupError, OSError) as error:
         complain(str(error))
         return FAILED
+    finally:
+        _hand_over(config.controller.directory)
     print(f"back-up of {_moment(backup.at)}: {len(backup.files)} files are in place")
 
     async def work(parts: "Parts") -> None:
@@ -169,7 +173,10 @@ def _with_parts(config: "Config", work: "Callable[[Parts], Coroutine[Any, Any, N
             await parts.store.close()
 
     try:
-        asyncio.run(main())
+        try:
+            asyncio.run(main())
+        finally:
+            _hand_over(config.controller.directory)
     except (StoreDamaged, SchemaTooNew) as error:
         complain(str(error))
         return 78
@@ -177,6 +184,18 @@ def _with_parts(config: "Config", work: "Callable[[Parts], Coroutine[Any, Any, N
         complain(str(error))
         return FAILED
     return OK
+
+
+def _hand_over(directory: Path) -> None:
+    """Root does this for the service: what it made belongs to whom the folder belongs."""
+    if os.geteuid() != 0 or not directory.is_dir():
+        return
+    owner = directory.stat()
+    for path in directory.rglob("*"):
+        with contextlib.suppress(OSError):
+            status = path.lstat()
+            if status.st_uid == 0 and owner.st_uid != 0:
+                os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
 
 def _moment(when: float) -> str:
