@@ -1,20 +1,16 @@
-"""From which share of a fleet's limit on operators are told; when the state was put back from a back-up.
-
-Revision ID: 0002
-Revises: 0001
-"""
+"""When the state was put back from a back-up of an earlier time."""
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "0003"
+down_revision = "0002"
 branch_labels = None
 depends_on = None
 
 
 def upgrade() -> None:
-    op.add_column("limits", sa.Column("warn_at", sa.Double(), nullable=True))
+    """One more table."""
     op.create_table(
         "restores",
         sa.Column("restored_at", sa.BigInteger(), autoincrement=False, nullable=False),
