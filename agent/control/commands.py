@@ -50,7 +50,7 @@ class Abilities:
     find: Callable[[str], Awaitable[Sequence[str]]]
     replay: Replay
     drain: Callable[[], None]
-    upgrade: Callable[[str, str, float], Awaitable[None]]
+    upgrade: Callable[[str, str, float], Awaitable[object]]
 
 
 class Tail:

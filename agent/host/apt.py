@@ -276,11 +276,13 @@ def _look_of(text: str, numbers: Mapping[str, int]) -> Look:
 
 def start(service: str) -> None:
     """Run a service that ends by itself, to its end; how it went, it has written down. Raises HostError."""
+    _run(["systemctl", "reset-failed", service], ASK_SECONDS)
     _run(["systemctl", "start", service], WHOLE_SECONDS)
 
 
 def switch(unit: str, *, on: bool) -> None:
-    """Enable and start it, or the contrary. Raises HostError."""
+    """Enable and start it, or the contrary; what failed before is forgotten. Raises HostError."""
+    _run(["systemctl", "reset-failed", unit, unit.replace(".path", ".service")], ASK_SECONDS)
     done = _run(["systemctl", "enable" if on else "disable", "--now", unit], ASK_SECONDS)
     if done.returncode:
         raise HostError(f"systemctl: {_last(done)}")

@@ -245,7 +245,7 @@ class PlayedAgent:
         """An open session."""
         call = pb_grpc.ControlServiceStub(self.channel()).OpenSession()
         session = PlayedSession(self, call)
-        fields = {"capabilities": ["policy.v1", "command.v1"], "instance_uid": self.instance_uid}
+        fields: dict[str, Any] = {"capabilities": ["policy.v1", "command.v1"], "instance_uid": self.instance_uid}
         fields |= {"version": "0.1.0", **hello}
         try:
             with contextlib.suppress(aio.AioRpcError):  # turned away already; `ends` says how

@@ -21,7 +21,7 @@ while (($#)); do
     esac
 done
 say() { echo "repo: $*" >&2; }
-[ -n "$key$test_key" ] || { say "which key signs it? --key ID, or --test-key"; exit 2; }
+[ -n "$key$test_key" ] || { say "which key signs it? --key ID (make repo KEY=ID), or --test-key (KEY=test)"; exit 2; }
 ((${#debs[@]})) || mapfile -t debs < <(find "$PWD/dist" -maxdepth 1 -name '*.deb' | sort)
 ((${#debs[@]})) || { say "there are no packages in dist/: make deb"; exit 1; }
 missing=()
