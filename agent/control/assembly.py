@@ -28,6 +28,7 @@ from agent.control.settings import ControllerSettings
 from agent.control.shadow import Shadow
 from agent.control.soak import Vitals
 from agent.control.standing import Places, Standing
+from agent.control.trust import Trust
 from agent.control.upgrades import Upgrades
 from agent.host import upgrade_files
 from agent.ops.admin import Find
@@ -68,6 +69,7 @@ def assemble(
     keeper: PolicyKeeper,
     standing: Standing,
     around: Around,
+    trust: Trust,
     log: Log,
 ) -> Fleet:
     """Everything, not yet started."""
@@ -91,7 +93,7 @@ def assemble(
         session,
         standing,
         places,
-        Preparer(places.artifacts, channels, renewal.artifact_keys),
+        Preparer(places.artifacts, channels, renewal.artifact_keys, trust),
         Commands(abilities, around.tail, log),
         keeper,
         lambda: service.policy,
