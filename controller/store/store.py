@@ -32,6 +32,7 @@ from controller.store.rollouts import Rollouts
 from controller.store.sessions import Sessions, begin_controller, end_controller
 from controller.store.settings import StoreSettings
 from controller.store.sqlite import SqliteEngine
+from controller.store.upgrades import Upgrades
 
 
 class Store:
@@ -58,6 +59,7 @@ class Store:
         self.sessions = Sessions(*parts)
         self.policies = Policies(*parts)
         self.rollouts = Rollouts(*parts)
+        self.upgrades = Upgrades(*parts)
         self.artifacts = Artifacts(*parts)
         self.limits = Limits(*parts)
         self.records = Records(*parts)
