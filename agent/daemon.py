@@ -49,7 +49,7 @@ from agent.ops.readings import Readings
 from agent.ops.supervision import Supervised, stop_all
 from agent.policy.policy import Policy
 from agent.records.spool import Spool
-from agent.screening import Decision, Passed, Screening
+from agent.screening import Decision, Passed, RefusedCall, Screening
 from agent.service import RecordSink, Service
 from agent.settings import host_and_port
 
@@ -77,6 +77,7 @@ class Sinks:
     def __init__(self, *sinks: RecordSink) -> None:
         self._puts = tuple(sink.put for sink in sinks)
         self._puts_passed = tuple(sink.put_passed for sink in sinks)
+        self._puts_refused = tuple(sink.put_refused for sink in sinks)
 
     def put(self, decision: Decision) -> None:
         for put in self._puts:
@@ -85,6 +86,10 @@ class Sinks:
     def put_passed(self, calls: Sequence[Passed]) -> None:
         for put in self._puts_passed:
             put(calls)
+
+    def put_refused(self, one: RefusedCall) -> None:
+        for put in self._puts_refused:
+            put(one)
 
 
 class ObservedRecords:

@@ -12,7 +12,7 @@ from agent.calls.attempts import AttemptEntry
 from agent.gate import GateKeeper
 from agent.identity.model import Verification
 from agent.ingress.hook import wire
-from agent.model import ALLOW, ParseError, Refuse, Reply
+from agent.model import ALLOW, ParseError, Refuse, Reply, Verdict
 from agent.policy.trunks import Trunk
 from agent.screening import Decision, Sender
 from agent.service import NOTHING_ADDED, Additions, Coming, Finding, Service
@@ -102,11 +102,21 @@ class Desk:
         """The response to a request that is not for the gate."""
         return self._answer(wire.read_request(data, self._wall), self._writer.framed, wire.framed)
 
-    def _ask(self, number: int, entry: AttemptEntry, raw: bytes, sender: Sender, when: float, signs: int) -> bytes:
-        """The response to a request that the gate cannot decide; `signs` is what the limits said, -1 if not asked."""
+    def _ask(
+        self,
+        number: int,
+        entry: AttemptEntry,
+        raw: bytes,
+        sender: Sender,
+        when: float,
+        signs: int,
+        listed: Verdict | None,
+    ) -> bytes:
+        """The response to a request that the gate cannot decide; `signs` is what the limits said, -1 if not asked,
+        `listed` how a list has the call refused."""
         self.requests += 1
         try:
-            decision = self._service.complete(entry, (raw, sender, when), None if signs < 0 else signs)
+            decision = self._service.complete(entry, (raw, sender, when), None if signs < 0 else signs, listed)
             if decision is None:
                 why = NOT_OURS
             else:
