@@ -22,15 +22,12 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from agent.calls.pairing import Pairing
 from agent.config import Config
-from agent.control.assembly import Around, assemble
-from agent.control.commands import Tail
-from agent.control.quota_link import QuotaLink
-from agent.control.standing import Standing
-from agent.control.upload import Uploader
+from agent.control.settings import ControllerSettings
+from agent.control.steps import Standing
 from agent.ingress.capture.observer import Observed, Observer
 from agent.ingress.capture.settings import CaptureSettings
 from agent.ingress.hook.server import HookServer
@@ -52,6 +49,10 @@ from agent.records.spool import Spool
 from agent.screening import Decision, Passed, RefusedCall, Screening
 from agent.service import RecordSink, Service
 from agent.settings import host_and_port
+
+if TYPE_CHECKING:
+    from agent.control.assembly import Around
+    from agent.control.commands import Tail
 
 OK: Final = 0
 NO_WAY_IN: Final = 1
@@ -300,8 +301,8 @@ def build_parts(config: Config, standing: Standing, log: Log, end: Callable[[], 
         guard = Guard(config.kernel, partial(log.fault, where="kernel"))
         guards.append(_alone(guard, "kernel", log))
         sinks.append(SourceBlocker(guard, partial(log.fault, where="kernel")))
-    tail = Tail()
-    told: list[RecordSink] = [log] if config.controller is None else [log, tail]
+    tail = None if config.controller is None else build_tail()
+    told: list[RecordSink] = [log] if tail is None else [log, tail]
     service = build_service(standing.policy, Sinks(*sinks, *told), log)
     readings = Readings(service, log, [], installed_version())
     keeper = PolicyKeeper(service, config.policy.file, readings.changes, log)
@@ -315,8 +316,11 @@ def build_parts(config: Config, standing: Standing, log: Log, end: Callable[[], 
     parts = Parts(service, readings, keeper, records, [*guards, *identity], ways_in, [], [])
     spool_directory = None if config.records is None else config.records.directory
     find = finds_nothing if spool_directory is None else Finder(spool_directory).find
-    around = Around(config, spool_directory, find, end, tail)
-    parts.fleet = build_fleet(config, parts, spool, standing, around, log)
+    if config.controller is not None and tail is not None:
+        from agent.control.assembly import Around  # noqa: PLC0415
+
+        around = Around(config, spool_directory, find, end, tail)
+        parts.fleet = build_fleet(config.controller, parts, spool, standing, around, log)
     parts.around = build_around(config, parts, find, log, end)
     readings.components = parts.in_order()
     return parts
@@ -400,14 +404,24 @@ def build_service(policy: Policy, records: RecordSink, log: Log) -> Service:
     return Service(screening, records)
 
 
+def build_tail() -> "Tail":
+    """Shows decisions to operators who follow them from afar."""
+    # Here and below: what a controller is for loads a cryptographic library, 15 MB that an agent without one need not.
+    from agent.control.commands import Tail  # noqa: PLC0415
+
+    return Tail()
+
+
 def build_fleet(
-    config: Config, parts: Parts, spool: Spool | None, standing: Standing, around: Around, log: Log
+    settings: ControllerSettings, parts: Parts, spool: Spool | None, standing: Standing, around: "Around", log: Log
 ) -> list[Supervised]:
     """The link to the controller, and what goes over channels like its own; that of the shares goes to `parts`."""
-    if config.controller is None:
-        return []
-    fleet = assemble(config.controller, parts.service, parts.readings, parts.keeper, standing, around, log)
-    shares = partial(QuotaLink, parts.service.screening.leases, fleet.channels, config.controller.directory, log)
+    from agent.control.assembly import assemble  # noqa: PLC0415
+    from agent.control.quota_link import QuotaLink  # noqa: PLC0415
+    from agent.control.upload import Uploader  # noqa: PLC0415
+
+    fleet = assemble(settings, parts.service, parts.readings, parts.keeper, standing, around, log)
+    shares = partial(QuotaLink, parts.service.screening.leases, fleet.channels, settings.directory, log)
     parts.shares = [Supervised(shares, "controller", log)]
     running = [Supervised(lambda: fleet.link, "controller", log)]
     if spool is not None:

@@ -27,7 +27,8 @@ from agent.control.session import Identity, Session
 from agent.control.settings import ControllerSettings
 from agent.control.shadow import Shadow
 from agent.control.soak import Vitals
-from agent.control.standing import Places, Standing
+from agent.control.standing import Places
+from agent.control.steps import Standing
 from agent.ops.admin import Find
 from agent.ops.log import Log
 from agent.ops.policy_keeper import PolicyKeeper

@@ -19,7 +19,8 @@ from agent.control.errors import ControllerError
 from agent.control.messages import Code, CommandAnswer, FromAgent, Manifest, Offer, Problem, ToAgent
 from agent.control.preparing import Later, Preparer, Refused
 from agent.control.session import Effect, HangUp, Identity, Rehash, Run, Send, Session, StopCommands
-from agent.control.standing import Places, Standing
+from agent.control.standing import Places
+from agent.control.steps import Standing
 from agent.ops.log import Log
 from agent.ops.policy_keeper import PolicyKeeper
 from agent.policy.policy import Policy
