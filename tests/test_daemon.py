@@ -356,4 +356,4 @@ def test_the_daemon_imports_no_scapy_no_pandas_no_arrow_and_no_cryptographic_lib
     modules = set(done.stdout.split())
     assert "agent.daemon" in modules
     assert not modules & {"scapy", "pyarrow", "pandas", "numpy", "agent.ingress.capture_file", "agent.ingress.replay"}
-    assert not modules & {"cryptography", "httpx", "pyroute2"}
+    assert not modules & {"cryptography", "httpx"}
