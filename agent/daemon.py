@@ -220,7 +220,7 @@ class Daemon:
             return False
         pulse = Pulse(parts.readings, self._notifier, lambda: _summary(parts), time.monotonic())
         pulse.begin()
-        self._every(BEAT_SECONDS, lambda: pulse.beat(time.monotonic()), "pulse")
+        self._every(BEAT_SECONDS, lambda: pulse.beat(time.monotonic(), time.time()), "pulse")
         if self._notifier.watchdog_seconds:
             self._every(self._notifier.watchdog_seconds, self._notifier.alive, "watchdog")
         self._notifier.ready(_summary(parts))
