@@ -46,6 +46,7 @@ class Desk:
         self._writer = wire.ResponseWriter()
         self._gates = GateKeeper(service, self._sender)
         self._wall = 0.0  # of the message that the gate works on
+        self._plain = b""  # the message that was found plain last: it is asked about twice before it is answered
 
     async def answer(self, request: wire.AnyRequest, patience: float = inf) -> bytes:
         """The ScreenResponse to a request: DECISION_NOT_DECIDED for all that is not, cannot or failed to be decided.
@@ -79,12 +80,18 @@ class Desk:
     def gate_for(self, data: bytes) -> "Gate | None":
         """The compiled hot path, where there is one now and it can take this ScreenStreamRequest."""
         gate = self._gates.gate
-        return gate if gate is not None and gate.plain(data) >= 0 else None
+        if gate is None:
+            return None
+        if data is not self._plain:
+            if gate.plain(data) < 0:
+                return None
+            self._plain = data
+        return gate
 
     def answer_by(self, gate: "Gate", data: bytes, now: float) -> tuple[bytes, int]:
         """The responses to the first requests of a message, as many as may be answered at once, and where the next one
         begins. `now` is the time of requests that state none."""
-        began, self._wall = self._clock(), now
+        began, self._wall, self._plain = self._clock(), now, b""
         responses, end, count = b"", len(data), 0
         try:
             tail = self._writer.tail(self._service.policy.generation)
