@@ -7,7 +7,7 @@ seconds, durations seconds; an absent time is None. Bytes named `sha256` have 32
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
-from typing import Any
+from typing import Any, Final
 
 
 class Role(IntEnum):
@@ -341,9 +341,16 @@ class Partition(StrEnum):
     OPEN = "open"
 
 
+WARN_AT: Final = 0.8
+"""Of a limit that does not say, as in policies."""
+
+
 @dataclass(frozen=True, slots=True)
 class FleetLimit:
-    """Attempts per second of the whole fleet, and how many more at once."""
+    """Attempts per second of the whole fleet, and how many more at once.
+
+    `warn_at` is the share of it from which on operators are told that it is nearly used up; 1: never.
+    """
 
     name: str
     rate: float
@@ -351,6 +358,7 @@ class FleetLimit:
     partition: Partition = Partition.SAFE
     author: str = ""
     updated_at: float = 0.0
+    warn_at: float = WARN_AT
 
 
 # --- records

@@ -29,6 +29,7 @@ from agent.control.shadow import Shadow
 from agent.control.soak import Vitals
 from agent.control.standing import Places
 from agent.control.steps import Standing
+from agent.control.trust import Trust
 from agent.ops.admin import Find
 from agent.ops.log import Log
 from agent.ops.policy_keeper import PolicyKeeper
@@ -66,6 +67,7 @@ def assemble(
     keeper: PolicyKeeper,
     standing: Standing,
     around: Around,
+    trust: Trust,
     log: Log,
 ) -> Fleet:
     """Everything, not yet started."""
@@ -87,7 +89,7 @@ def assemble(
         session,
         standing,
         places,
-        Preparer(places.artifacts, channels, renewal.artifact_keys),
+        Preparer(places.artifacts, channels, renewal.artifact_keys, trust),
         Commands(abilities, around.tail, log),
         keeper,
         lambda: service.policy,

@@ -41,7 +41,7 @@ class Channels:
     def __init__(self, settings: ControllerSettings) -> None:
         self.edition = 0
         """Rises with every change of the credentials."""
-        self._address = settings.address
+        self.address = settings.address
         self._credentials: Credentials | None = None
         self._why_not = "not enrolled: run `sbc-agent enroll`"
 
@@ -64,4 +64,4 @@ class Channels:
         if credentials is None:
             raise ControllerError(Trouble.STRANGER, self._why_not)
         secret = grpc.ssl_channel_credentials(credentials.trust, credentials.key, credentials.chain)
-        return aio.secure_channel(self._address, secret, [*OPTIONS, ("grpc.primary_user_agent", f"sbc-agent-{name}")])
+        return aio.secure_channel(self.address, secret, [*OPTIONS, ("grpc.primary_user_agent", f"sbc-agent-{name}")])

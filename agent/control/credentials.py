@@ -102,13 +102,13 @@ class CredentialFiles:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._identity = directory / IDENTITY
+        self.identity = directory / IDENTITY
         self._fleet = directory / FLEET
 
     def load(self) -> Credentials | None:
         """None: this agent was never enrolled. Raises ControllerError for files that cannot be used."""
         try:
-            identity, fleet = read_file(self._identity), read_file(self._fleet)
+            identity, fleet = read_file(self.identity), read_file(self._fleet)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -131,12 +131,12 @@ class CredentialFiles:
         }
         # Authorities first: they overlap from one to the next, and so both certificates work with them.
         write_private(self._fleet, json.dumps(fleet, indent=1).encode())
-        write_private(self._identity, credentials.key + credentials.chain)
+        write_private(self.identity, credentials.key + credentials.chain)
 
     def stamp(self) -> tuple[int, int]:
         """Changes when the files do; (0, 0) where there are none."""
         try:
-            status = self._identity.stat()
+            status = self.identity.stat()
         except OSError:
             return 0, 0
         return status.st_mtime_ns, status.st_ino

@@ -7,6 +7,7 @@ screening does not notice.
 import asyncio
 import contextlib
 import random
+import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -16,6 +17,7 @@ from grpc import aio
 from agent.control.backoff import Backoff
 from agent.control.channels import Channels
 from agent.control.errors import ControllerError, Trouble, of_rpc
+from agent.control.handshake import span
 from agent.control.messages import FromAgent
 from agent.control.performing import Performer
 from agent.control.renewal import LOOK_SECONDS, Renewal, day
@@ -35,8 +37,24 @@ GOODBYE_SECONDS: Final = 1.0
 STUCK_SECONDS: Final = 15.0
 """That a file may take to be written before an operator is told."""
 
+SET_SECONDS: Final = 30.0
+"""Of the wall clock against the monotonic one, beyond which it was set."""
+
+APART_SECONDS: Final = 30.0
+"""Between the clocks of agent and controller, beyond which people are told: signatures of calls live for 60 s."""
+
 MOVE_SECONDS: Final = 5.0
 """In which streams move to a new certificate: not a whole fleet at one moment."""
+
+
+def _alike(one: str, other: str) -> bool:
+    """Whether two reasons are the same but for numbers: how long ago, and which port."""
+    return re.sub(r"\d+", "", one) == re.sub(r"\d+", "", other)
+
+
+def _ahead() -> float:
+    """Of the wall clock, against the one that nobody sets."""
+    return time.time() - time.monotonic()
 
 
 class ControlLink:
@@ -98,6 +116,7 @@ class ControlLink:
         said = [words for words in trouble if words]
         if said:
             return False, f"{'; '.join(said)}; decides by {decides}"
+        decides += self._apart()
         on_trial = f", on trial until it is {offers.soaking.soak:g} s old" if offers.soaking is not None else ""
         return True, f"session with {self._session.controller_id}, {decides}{on_trial}"
 
@@ -110,6 +129,13 @@ class ControlLink:
             "controller_renewals": self._renewal.renewed,
             "controller_fetched_bytes": self._performer.fetched,
         }
+
+    def _apart(self) -> str:
+        """Clocks that differ. Whose is wrong nobody can tell from here, so it is no fault of the agent's."""
+        offset = self._session.clock_offset
+        if abs(offset) <= APART_SECONDS:
+            return ""
+        return f"; this host's clock is {span(abs(offset))} {'behind' if offset > 0 else 'ahead of'} the controller's"
 
     def _expired(self) -> str:
         """Lists in use that are too old."""
@@ -149,15 +175,19 @@ class ControlLink:
         error = await self._one_stream(edition)
         if error is None:
             return  # it moves to another certificate
+        if error.trouble is Trouble.AWAY and (fault := await self._renewal.shake()):
+            error = ControllerError(error.trouble, f"{fault} ({error.reason})", error.retry_after)
         if ended := self._renewal.ended():
             error = ControllerError(Trouble.STRANGER, f"{ended} ({error.reason})", error.retry_after)
-        now = time.monotonic()
+        now, clock = time.monotonic(), _ahead()
         delay = self._backoff.failed(error, now)
         self._failures += 1
-        if error.reason != self._why:
+        if not _alike(error.reason, self._why):
             self._log.warning("no controller; screening goes on", error=error.reason, again_in=round(delay, 1))
         self._why = error.reason
         while time.monotonic() < now + delay and self._channels.edition == edition:
+            if abs(_ahead() - clock) > SET_SECONDS:
+                break  # somebody has set the clock, which may be all that was wrong
             await asyncio.sleep(min(TICK_SECONDS, delay))
 
     async def _one_stream(self, edition: int) -> ControllerError | None:

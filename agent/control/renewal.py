@@ -6,6 +6,7 @@ restart.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Final
@@ -16,6 +17,7 @@ from agent.control.backoff import Backoff
 from agent.control.channels import Channels
 from agent.control.credentials import CredentialFiles, Credentials, assemble, certificate_request, new_key
 from agent.control.errors import ControllerError, Trouble, of_rpc
+from agent.control.handshake import NONE, fault_of
 from agent.control.wire import renew_request, renewed_of
 from agent.ops.log import Log
 from sbcedge.control.v1 import control_pb2_grpc
@@ -56,6 +58,7 @@ class Renewal:
         self._not_before = 0.0  # monotonic: when it may be tried again
         self._backoff = Backoff(chance)
         self._why = ""
+        self._fault = NONE
 
     async def look(self) -> bool:
         """Read the files if they changed; True: they did, since the last look. Never raises."""
@@ -77,6 +80,7 @@ class Renewal:
 
     def _take(self, credentials: Credentials | None, why_not: str = "") -> None:
         self.credentials = credentials
+        self._fault = NONE
         self._share = HALF + JITTER * (self._chance() - 0.5)
         self._not_before = 0.0
         self._backoff = Backoff(self._chance)
@@ -92,7 +96,9 @@ class Renewal:
         credentials = self.credentials
         if credentials is None:
             return ""  # whoever opens a channel says why
-        if ended := self.ended():
+        if (ended := self.ended()) and self._fault.clocks:
+            return f"{ended} by this host's clock; it screens by what it has"
+        if ended:
             return f"{ended}: enrol it again; it screens by what it has"
         left = credentials.not_after - self._clock()
         if self._why and left < LATE * (credentials.not_after - credentials.not_before):
@@ -105,6 +111,14 @@ class Renewal:
         if credentials is None or self._clock() < credentials.not_after:
             return ""
         return f"its certificate ended at {day(credentials.not_after)}"
+
+    async def shake(self) -> str:
+        """Why nobody can be reached, where it is the handshake; "" where it is not. One connection; never raises."""
+        credentials, self._fault = self.credentials, NONE
+        if credentials is not None:
+            address, identity = self._channels.address, self._files.identity
+            self._fault = await asyncio.to_thread(fault_of, address, identity, credentials.trust, time.time())
+        return self._fault.words
 
     def due(self) -> bool:
         """Whether it is time to renew."""

@@ -77,7 +77,12 @@ PERMISSIONS: Final[Mapping[str, Permission]] = {
     ),
     **_all(
         "sbcedge.fleet.v1.ListService",
-        {"ListLists": Role.VIEWER, "LookupNumber": Role.VIEWER, "ImportList": Role.OPERATOR},
+        {
+            "ListLists": Role.VIEWER,
+            "GetListStatus": Role.VIEWER,
+            "LookupNumber": Role.VIEWER,
+            "ImportList": Role.OPERATOR,
+        },
     ),
     **_all(
         "sbcedge.fleet.v1.LimitService",

@@ -1,6 +1,6 @@
 """Agents as the store knows them: who enrolled, who is banned, what each said last."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -41,6 +41,16 @@ class Agents(Part):
     def all(self, tx: Connection, when: float) -> list[Agent]:
         """By name, without the counters of their health."""
         return _agents(tx, when)
+
+    @reads
+    def counter(self, tx: Connection, names: Sequence[str]) -> dict[str, dict[str, int]]:
+        """Of each agent what it said last of these counters, those that are not 0."""
+        notes = tables.agent_notes
+        found = {}
+        for row in tx.execute(select(notes.c.agent_id, notes.c.counters).where(notes.c.counters.is_not(None))):
+            if counts := {name: row.counters[name] for name in names if row.counters.get(name)}:
+                found[row.agent_id] = counts
+        return found
 
     @reads
     def names(self, tx: Connection) -> frozenset[str]:

@@ -207,6 +207,7 @@ limits = Table(
     _has("partition"),
     _has("author"),
     _has("updated_at", Instant),
+    _may("warn_at", Double),  # none: written by a release that knew of none
 )
 
 # --- records

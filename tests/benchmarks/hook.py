@@ -24,7 +24,7 @@ from typing import Any
 
 from grpc import aio
 
-from agent.ingress.hook.server import HookServer, server_options
+from agent.ingress.hook.server import MESSAGE_MAX, HookServer
 from agent.ingress.hook.settings import HookSettings
 from agent.ops.collection import Collection
 from agent.policy.compile import compile_policy
@@ -91,7 +91,7 @@ async def serve(folder: Path) -> None:
     """Both, until standard input ends."""
     hook = HookServer(HookSettings(socket=folder / "hook.sock"), a_service())
     await hook.start()
-    empty = aio.server(options=server_options(HookSettings()))
+    empty = aio.server(options=[("grpc.max_receive_message_length", MESSAGE_MAX), ("grpc.so_reuseport", 0)])
     pb_grpc.add_ScreeningServiceServicer_to_server(Empty(), empty)
     empty.add_insecure_port(f"unix:{folder}/empty.sock")
     await empty.start()

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,6 +63,8 @@ class ServiceManager:
         self.path = path
         self.said: list[str] = []
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        if not path.startswith("@"):
+            Path(path).unlink(missing_ok=True)  # of an agent that was started here before
         self._socket.bind("\0" + path[1:] if path.startswith("@") else path)
 
     def hears(self, line: str, patience: float = PATIENCE) -> None:
@@ -165,7 +167,7 @@ def start_agent(
     (folder / "agent.toml").write_text(config.format(folder=folder))
     manager = ServiceManager(notify or str(folder / "notify.sock"))
     process = subprocess.Popen(
-        [sys.executable, "-m", "agent.cli.main", "run", "--config", str(folder / "agent.toml")],
+        [sys.executable, "-m", *hooks(environment), "agent.cli.main", "run", "--config", str(folder / "agent.toml")],
         cwd=ROOT,
         env=os.environ | {"NOTIFY_SOCKET": manager.path} | (environment or {}),
         stdin=subprocess.DEVNULL,
@@ -173,6 +175,11 @@ def start_agent(
         stderr=subprocess.PIPE,
     )
     return AgentProcess(folder, process, manager)
+
+
+def hooks(environment: Mapping[str, str] | None) -> list[str]:
+    """The module that runs a program with what this environment asks for, if it asks for anything."""
+    return ["tests.fakes.hooked"] if any(name.startswith("SBC_TEST_") for name in environment or ()) else []
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The controller as a real process, on ports that stay when it is killed and started again."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from controller.bootstrap import TOKEN_FILE
 from controller.store import StoreSettings
 from tests.conftest import ROOT
 from tests.controller.agents import Reached, free_port
+from tests.fakes.agent_process import hooks
 
 PATIENCE = 30.0
 
@@ -39,6 +41,8 @@ class ControllerProcess(Reached):
         self.folder = folder
         self.address, self.open_address = (f"127.0.0.1:{free_port()}" for _ in range(2))
         self.lines: list[dict[str, Any]] = []
+        self.environment: dict[str, str] = {}
+        """Of its next start, beside the test's own; see tests/fakes/hooked.py."""
         self._file = folder / f"{name}.toml"
         self._process: subprocess.Popen[bytes] | None = None
         postgresql = store.postgresql if store is not None else ""
@@ -55,9 +59,15 @@ class ControllerProcess(Reached):
     def start(self, *, ready: bool = True) -> None:
         """Run it. Errors go to the test's own stderr."""
         assert self._process is None
-        program = [sys.executable, "-m", "controller.cli.main"]
+        program = [sys.executable, "-m", *hooks(self.environment), "controller.cli.main"]
         command = [*program, "run", "--config", str(self._file), "--directory", str(self.folder)]
-        self._process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        self._process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=os.environ | self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+        )
         if ready:
             self.logged("ready")
 
@@ -77,6 +87,10 @@ class ControllerProcess(Reached):
     def signal(self, number: signal.Signals) -> None:
         assert self._process is not None
         self._process.send_signal(number)
+
+    def has_ended(self) -> bool:
+        """By itself, or by what somebody did to it."""
+        return self._process is None or self._process.poll() is not None
 
     def ends(self) -> int:
         """Its exit code, when it has ended by itself."""

@@ -24,7 +24,7 @@ export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:allocator_may_return_null=1
 export UBSAN_OPTIONS=print_stacktrace=1
 export SBC_EDGE_SHARED_DATA=${SBC_EDGE_SHARED_DATA:-$root/../shared/data}
 
-for name in sip numbers rates answer udp hook gate identity packet; do
+for name in sip numbers rates answer udp hook gate identity packet columns; do
     built=(agent/native/_"$name".*.so)
     nm -D "${built[0]}" | grep __asan_report >/dev/null || { echo "_$name was not built with the sanitizers"; exit 1; }
 done

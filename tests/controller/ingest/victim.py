@@ -9,11 +9,8 @@ begins, the identity of an agent. The agent says after each group of calls how m
 
 import asyncio
 import json
-import os
-import signal
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +29,7 @@ from controller.store.records import Records
 from tests.controller.agents import OPTIONS, a_controller
 from tests.controller.archive.lines import quiet_log
 from tests.controller.ingest.uploads import FAST, Host, spool_settings
+from tests.fakes.fate import Fate
 
 CONTROLLER_STEPS = (
     "folder",  # the day's folder is made
@@ -46,49 +44,13 @@ CONTROLLER_STEPS = (
 AGENT_STEPS = ("save", "half a mark", "saved", "next", "sent", "answered", "uploaded")
 
 
-class Fate:
-    """Dies before the so-manieth `step`."""
-
-    def __init__(self, step: str, occurrence: int) -> None:
-        self._step = step
-        self._occurrence = occurrence
-        self._counts: Counter[str] = Counter()
-
-    def comes(self, step: str) -> None:
-        self._counts[step] += 1
-        if step == self._step and self._counts[step] >= self._occurrence:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def before(self, owner: Any, name: str, step: str) -> None:
-        """From now on."""
-        method = getattr(owner, name)
-
-        def fated(*arguments: Any, **named: Any) -> Any:
-            self.comes(step)
-            return method(*arguments, **named)
-
-        setattr(owner, name, fated)
-
-    def after(self, owner: Any, name: str, step: str) -> None:
-        """Of a coroutine: between its end and whoever waits for it."""
-        method = getattr(owner, name)
-
-        async def fated(*arguments: Any, **named: Any) -> Any:
-            result = await method(*arguments, **named)
-            self.comes(step)
-            return result
-
-        setattr(owner, name, fated)
-
-
 def half_written(fate: Fate, write: Callable[..., None]) -> Callable[..., None]:
     """Half of the bytes, and then maybe the end."""
 
     def fated(self: Any, temporary: Path, data: Any) -> None:
-        if fate._step == "half a file":
+        if fate.is_next("half a file"):
             temporary.write_bytes(memoryview(data)[: data.size // 2])
-            fate.comes("half a file")
-            temporary.unlink()
+        fate.comes("half a file")
         write(self, temporary, data)
 
     return fated
@@ -117,15 +79,13 @@ async def agent_lives(folder: Path, identity: dict[str, str], address: str, fate
     def saved(self: MarkFile, mark: Any) -> Any:
         fate.comes("save")
         made = save(self, mark)
-        if fate._step == "half a mark":
+        if fate.is_next("half a mark"):
             path = folder / "uploaded.mark"
             data = bytearray(path.read_bytes())
             slot = self._generation % 2 * 512
             data[slot + 20 : slot + 40] = bytes(20)
-            fate._counts["half a mark"] += 1
-            if fate._counts["half a mark"] >= fate._occurrence:
-                path.write_bytes(bytes(data))
-                os.kill(os.getpid(), signal.SIGKILL)
+            path.write_bytes(bytes(data))
+        fate.comes("half a mark")
         fate.comes("saved")
         return made
 

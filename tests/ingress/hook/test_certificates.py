@@ -12,7 +12,7 @@ import pytest
 from grpc import StatusCode, aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from agent.ingress.hook.clients import Crowd, names_of
+from agent.ingress.hook.clients import Crowd
 from agent.model import ConfigError
 from sbcedge.screening.v1 import screening_pb2 as pb
 from sbcedge.screening.v1 import screening_pb2_grpc as pb_grpc
@@ -214,12 +214,6 @@ def test_a_key_that_is_none_is_an_error_of_the_operator(tmp_path: Path) -> None:
         assert not hook.path.exists()
 
     asyncio.run(run())
-
-
-def test_names_are_told_apart_by_their_kind() -> None:
-    context = {"peer_uri": [b"u"], "peer_dns": [b"d", b"e"], "x509_common_name": [b"c"], "other": [b"o"]}
-    assert names_of(context) == ["URI:u", "DNS:d", "DNS:e", "CN:c"]
-    assert names_of({"x509_common_name": [b""], "peer_uri": [b"\xff"]}) == ["URI:�"]
 
 
 def test_a_crowd_forgets_who_has_left() -> None:
