@@ -478,7 +478,7 @@ def build_fleet(
     fleet = assemble(settings, parts.service, parts.readings, parts.keeper, standing, around, believed, log)
     shares = partial(QuotaLink, parts.service.screening.leases, fleet.channels, settings.directory, log)
     parts.shares = [Supervised(shares, "controller", log)]
-    running = [Supervised(lambda: fleet.link, "controller", log)]
+    running = [_alone(fleet.upgrades, "controller", log), _alone(fleet.link, "controller", log)]
     if spool is not None:
         channels, directory = fleet.channels, spool.settings.directory
         upload = Uploader(

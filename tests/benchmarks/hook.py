@@ -1,7 +1,7 @@
 """What the hook costs: decisions over a Unix socket, beside handlers that do nothing, in one server process.
 
-The server process has two sockets with the same options: the hook with a policy of four limits, and a service written
-the ordinary way, with messages that gRPC parses and serialises, which answers every request with the same "allowed".
+The server process has two sockets: the hook with a policy of four limits, and a service written the ordinary way on
+grpc.aio, with messages that gRPC parses and serialises, which answers every request with the same "allowed".
 The client is a process of its own: Python's grpc.aio with bytes made beforehand, as no C++ client is at hand. It takes
 about as much of a core as the empty server, so what is measured there is both together.
 

@@ -340,6 +340,8 @@ def fleets() -> Iterator[Figure]:
         "fleet_apply_100", "s to confirmed", found["apply"], "100 calls in turn", found["bare_apply"], ratio, ""
     )
     yield Figure("fleet_idle_agent", "kB resident", found["idle"], "90 kB, measured", 90.0, 90.0 / found["idle"], "")
+    ratio = found["agents"] / 10_000
+    yield Figure("fleet_idle_agents", "agents per core", found["agents"], "10,000 agents", 10_000, ratio, "")
 
 
 def ingest() -> Iterator[Figure]:
