@@ -60,7 +60,7 @@ class World:
         async def nothing(*_: Any) -> list[str]:
             return []
 
-        abilities = Abilities(lambda: "{}", lambda: "{}", nothing, nothing, lambda: None)
+        abilities = Abilities(lambda: "{}", lambda: "{}", nothing, nothing, lambda: None, nothing)
         self.performer = Performer(
             self.session,
             standing,
