@@ -1,6 +1,7 @@
 """What an operator may have this agent do from afar: a short list, each bounded. Knows no stream and no protobuf.
 
-Everything else is done on the host. None of these changes a policy, reads a key or runs what somebody sends.
+Everything else is done on the host. None of these changes a policy, reads a key or runs what somebody sends: an upgrade
+names a version of our own package, and needs an administrator of the host who lets a helper of his do that.
 """
 
 import asyncio
@@ -14,9 +15,9 @@ from agent.control.messages import Code, Command, CommandAnswer, Problem
 from agent.control.preparing import Refused
 from agent.model import Allow
 from agent.ops.log import Log
-from agent.screening import Decision, Passed, passed
+from agent.screening import Decision, Passed, RefusedCall, passed, refused
 
-WORDS: Final = frozenset({"status", "explain", "tail", "drain", "diagnostics", "replay"})
+WORDS: Final = frozenset({"status", "explain", "tail", "drain", "diagnostics", "replay", "upgrade"})
 
 PIECE_MAX: Final = 200 << 10
 """Bytes of JSON in one answer; the controller takes messages of 1 MiB."""
@@ -38,13 +39,18 @@ Replay = Callable[[bytes, float], Awaitable[Sequence[str]]]
 
 @dataclass(frozen=True, slots=True)
 class Abilities:
-    """What the daemon lends to commands. `find` and `replay` raise LookupError, saying why there is no answer."""
+    """What the daemon lends to commands. `find` and `replay` raise LookupError, saying why there is no answer.
+
+    So does `upgrade`, of a version, the id of an upgrade and its soak in seconds (0: as usual). It only asks for it;
+    what comes of it is in health reports.
+    """
 
     status: Callable[[], str]
     diagnostics: Callable[[], str]
     find: Callable[[str], Awaitable[Sequence[str]]]
     replay: Replay
     drain: Callable[[], None]
+    upgrade: Callable[[str, str, float], Awaitable[object]]
 
 
 class Tail:
@@ -63,6 +69,11 @@ class Tail:
         if self._followers:
             for one in calls:
                 self.put(passed(one))
+
+    def put_refused(self, one: RefusedCall) -> None:
+        """The same for a call that nothing but a list refused."""
+        if self._followers:
+            self.put(refused(one))
 
     def follow(self, *, refused_only: bool) -> "Follower":
         """From now on. Raises LookupError when too many do."""
@@ -144,6 +155,8 @@ class Commands:
                 await self._say(command, await abilities.replay(command.policy, window), send)
             case "tail":
                 await self._follow(command, send)
+            case "upgrade":
+                await abilities.upgrade(command.argument, command.upgrade, command.duration)
             case "drain":
                 pass  # after its answer
 

@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "agent": ("controller.ctl.agent", "show one agent, follow its calls, explain a call, drain or revoke it"),
     "policy": ("controller.ctl.policy", "check, apply, compare, show or take back the policy of the fleet"),
     "rollout": ("controller.ctl.rollout", "watch, start or halt how a generation of the policy gets to the agents"),
+    "upgrade": ("controller.ctl.upgrade", "give another version of the agent to the fleet, step by step"),
     "dno": ("controller.ctl.dno", "import, show or look up do-not-originate lists"),
     "lists": (
         "controller.ctl.lists",

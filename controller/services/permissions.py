@@ -76,6 +76,10 @@ PERMISSIONS: Final[Mapping[str, Permission]] = {
         },
     ),
     **_all(
+        "sbcedge.fleet.v1.UpgradeService",
+        {"GetUpgrade": Role.VIEWER, "StartUpgrade": Role.OPERATOR, "HaltUpgrade": Role.OPERATOR},
+    ),
+    **_all(
         "sbcedge.fleet.v1.ListService",
         {
             "ListLists": Role.VIEWER,

@@ -7,7 +7,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Connection, Row, and_, func, select, update
 
 from controller.errors import NotFound
-from controller.model import Act, Agent, HealthNote, PeerKind, Topic
+from controller.model import Act, Agent, HealthNote, OfferPhase, PeerKind, Topic, UpgradeNote
 from controller.store import tables
 from controller.store.audit import record
 from controller.store.certificates import revoke_certificates
@@ -160,6 +160,8 @@ def _health_from(row: Row[Any]) -> HealthNote | None:
     if row.health is None:
         return None
     counters = getattr(row, "counters", None) or {}
-    return HealthNote(
-        **{**row.health, "active_sha256": bytes.fromhex(row.health["active_sha256"]), "counters": counters}
-    )
+    sha256 = bytes.fromhex(row.health["active_sha256"])
+    upgrade = row.health.get("upgrade")
+    if upgrade is not None:
+        upgrade = UpgradeNote(**{**upgrade, "phase": OfferPhase(upgrade["phase"])})
+    return HealthNote(**{**row.health, "active_sha256": sha256, "counters": counters, "upgrade": upgrade})
