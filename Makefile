@@ -70,8 +70,9 @@ deb-python: ## lock the Python that Debian has today, security fixes included, f
 repo: ## put dist/*.deb into a signed apt repository, dist/repo (KEY=ID of yours; KEY=test: one that is thrown away)
 	@tools/package/repo.sh $(if $(filter test,$(KEY)),--test-key,--key "$(KEY)")
 
-test-install: $(READY) ## install, run, upgrade and purge the packages in a booted Debian 12 (needs root)
-	@packaging/test-install
+DISTROS ?= bookworm
+test-install: $(READY) ## install, run, upgrade and purge the packages in a booted Debian 12 (DISTROS="bookworm jammy noble"; needs root)
+	@for one in $(DISTROS); do DISTRO=$$one packaging/test-install || exit 1; done
 	@packaging/test-install-kamailio
 	@packaging/test-install-controller
 	@packaging/test-install-upgrade

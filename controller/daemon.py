@@ -70,6 +70,9 @@ FAILED: Final = 1
 EX_CONFIG: Final = 78
 """sysexits.h: only an operator can mend it. The unit's RestartPreventExitStatus."""
 
+RESTORE_MARK: Final = "restore.json"
+"""In the state folder for as long as a back-up is being put back."""
+
 BEAT_SECONDS: Final = 0.1
 LOOKERS_SECONDS: Final = 1.0
 STOP_MARGIN: Final = 2.0
@@ -350,12 +353,15 @@ class _AuthorityReport:
         return self._authority.counters()
 
 
-async def open_state(parts: Parts) -> None:
+async def open_state(parts: Parts, *, restoring: bool = False) -> None:
     """The folder, the database, the place for lists, the authority: opened, and made where they are not there yet.
 
     Raises ConfigError and ControllerError.
     """
     directory = parts.config.controller.directory
+    if (directory / RESTORE_MARK).exists() and not restoring:
+        what = "says that a back-up was not put back to the end: run `sbc-controller restore` again"
+        raise ConfigError(str(directory / RESTORE_MARK), what)
     try:
         directory.mkdir(mode=0o750, parents=True, exist_ok=True)
     except OSError as error:

@@ -18,6 +18,9 @@ from agent.http2.limits import LIST_BYTES, TABLE_BYTES
 KNOWN_MAX: Final = 64
 """Blocks remembered per connection: methods times deadlines, of which clients have few."""
 
+KNOWN_BYTES: Final = 512
+"""Of such a block: one that says the same as another before is some ten bytes."""
+
 _RESIZED_THRICE: Final = re.compile(rb"(?:[\x20-\x3e]|\x3f[\x80-\xff]{0,9}[\x00-\x7f]){3}")
 """Two updates of the table's size can be due before a block (RFC 7541 4.2); thousands are work for nothing."""
 
@@ -62,7 +65,7 @@ class BlockReader(Generic[Read]):
         read = self._understand(self._decoded(block))
         if self._table.changed:
             self._known.clear()
-        elif len(self._known) < KNOWN_MAX:
+        elif len(self._known) < KNOWN_MAX and len(block) <= KNOWN_BYTES:
             self._known[block] = read
         return read
 

@@ -8,7 +8,6 @@ import ctypes
 import errno
 import mmap
 import os
-import platform
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,7 +17,8 @@ from typing import Final, Self
 from agent.kernel.capabilities import BPF, NET_ADMIN, has, missing
 from agent.kernel.ebpf_code import NATIVE, Code
 
-_SYSCALL: Final = {"x86_64": 321, "aarch64": 280}
+_MACHINE: Final = os.uname().machine
+_SYSCALL: Final = {"x86_64": 321, "aarch64": 280}.get(_MACHINE) if NATIVE else None
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 # enum bpf_cmd
@@ -68,28 +68,34 @@ class Attach(Enum):
 
 
 class VerifierError(OSError):
-    """The kernel does not take a program. `log` is all that its verifier said."""
+    """The kernel does not take a program. `log` is all that its verifier said; the error's words have its end, and the
+    first line of them the reason."""
 
     def __init__(self, code: int, what: str, log: str) -> None:
-        end = log.strip()[-LOG_SHOWN:]
-        super().__init__(code, f"{what}: {os.strerror(code)}" + (f"; the verifier ends with:\n{end}" if end else ""))
+        lines = [line for line in log.splitlines() if line and not line.startswith("processed ")]
+        reason = f" ({lines[-1]}); the verifier's last words:\n{log.strip()[-LOG_SHOWN:]}" if lines else ""
+        super().__init__(code, f"{what}: {os.strerror(code)}{reason}")
         self.log = log
 
 
 def supported() -> bool:
     """Whether we know this machine's system call and its byte order."""
-    return NATIVE and platform.machine() in _SYSCALL
+    return _SYSCALL is not None
 
 
 def _bpf(command: int, what: str, attributes: bytes | ctypes.Array[ctypes.c_char]) -> int:
     """Raises OSError that says what it was for."""
+    if _SYSCALL is None:
+        raise OSError(errno.ENOTSUP, f"{what}: eBPF is not made for {_MACHINE} here")
     if isinstance(attributes, bytes):
         attributes = ctypes.create_string_buffer(attributes, len(attributes))
-    result = int(_libc.syscall(_SYSCALL[platform.machine()], command, attributes, len(attributes)))
+    result = int(_libc.syscall(_SYSCALL, command, attributes, len(attributes)))
     if result < 0:
         code = ctypes.get_errno()
         if code == errno.EPERM:
             raise _refused(what)
+        if code == errno.ENOSYS:
+            raise OSError(code, f"{what}: the kernel was built without bpf(2) (CONFIG_BPF_SYSCALL)")
         raise OSError(code, f"{what}: {os.strerror(code)}")
     return result
 
@@ -222,8 +228,6 @@ class Program:
     @classmethod
     def load(cls, code: Code, maps: dict[str, Map], attach: Attach, name: str) -> Self:
         """Raises VerifierError, PermissionError naming the capability, OSError."""
-        if not supported():
-            raise OSError(errno.ENOTSUP, f"eBPF is not made for {platform.machine()} here")
         try:
             raw = code.assemble({name: one.descriptor for name, one in maps.items()})
         except ValueError as error:  # so many emergency numbers

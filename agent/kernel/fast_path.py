@@ -3,8 +3,8 @@
 Knows maps, links and interfaces; decides nothing, and nothing depends on it: what it does not drop, the table does. It
 ends with this process, kill -9 included, as its links do, and falls silent when `beat` is no longer called.
 
-All but `beat` and what is only read takes system calls, and one thread at a time; `beat` is for the event loop, whose
-life it proves, and writes one number.
+All but `beat` and what it tells of itself takes system calls, and one thread at a time; `beat` is for the event loop,
+whose life it proves, and writes one number.
 """
 
 import contextlib
@@ -156,12 +156,14 @@ class FastPath:
     @property
     def interfaces(self) -> list[str]:
         """Where it is."""
-        return sorted(one.entrance.name for one in self._at.values())
+        return sorted(one.entrance.name for one in list(self._at.values()))  # the other thread may change it
 
     def beat(self) -> None:
         """A sign of life: it works for another two seconds."""
-        if self._alive is not None:
-            self._alive[0] = time.monotonic_ns() + round(ALIVE_SECONDS * SECOND)
+        alive = self._alive
+        if alive is not None:
+            with contextlib.suppress(ValueError):  # the other thread closes it this moment
+                alive[0] = time.monotonic_ns() + round(ALIVE_SECONDS * SECOND)
 
     def follow(self) -> None:
         """Put it at interfaces that are new, or have another hardware address; forget those that are gone. Raises
@@ -171,14 +173,15 @@ class FastPath:
             if now.get(index) != at.entrance:
                 at.close()
                 del self._at[index]
-        self.refused = {}
+        refused = {}
         for index, entrance in now.items():
             if index in self._at:
                 continue
             try:
                 self._at[index] = self._attach(entrance)
             except OSError as error:
-                self.refused[entrance.name] = error.strerror or str(error)
+                refused[entrance.name] = error.strerror or str(error)
+        self.refused = refused
 
     def _find_way(self) -> Attach:
         """The first that this kernel has, tried at the loopback for a moment. Raises OSError of the last one."""

@@ -20,6 +20,7 @@ from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network, summarize_address_range
 from typing import Any, Final
 
+from agent.kernel.ebpf import VerifierError
 from agent.kernel.fast_path import BEAT_SECONDS, FastPath
 from agent.kernel.netlink import KernelError
 from agent.kernel.nft import Nft
@@ -54,6 +55,7 @@ class Guard:
         self._nft = Nft()
         self._fast = FastPath()
         self._without_fast = ""  # why there is no program
+        self._not_taken: VerifierError | None = None  # a fault of ours, to be told
         self._worker = ThreadPoolExecutor(1, "kernel-guard")
         self._blocks: dict[Network, float] = {}  # until when
         self._read = dict.fromkeys(_READ, 0)  # by rules of this table
@@ -77,6 +79,8 @@ class Guard:
             self._close()
             raise
         self._running = True
+        if self._not_taken is not None:
+            self._on_failure(self._not_taken)
         self._beside = [asyncio.create_task(work) for work in (self._keep_looking(), self._keep_beating())]
 
     async def stop(self, grace: float) -> None:  # noqa: ARG002  there is nothing to wait for
@@ -171,7 +175,8 @@ class Guard:
         except OSError as error:
             if self._settings.engine == "ebpf":
                 raise
-            self._without_fast = error.strerror or str(error)
+            self._without_fast = (error.strerror or str(error)).splitlines()[0]
+            self._not_taken = error if isinstance(error, VerifierError) else None
         self._fast.beat()
 
     def _block_early(self, source: Network, seconds: float) -> None:
@@ -274,7 +279,7 @@ class Guard:
         if not self._running:
             return False, "not running"
         if self._trouble:
-            return False, f"the kernel's table cannot be read: {self._trouble}"
+            return False, f"what is in the kernel cannot be looked after: {self._trouble}"
         settings = self._settings
         ports = ", ".join(map(str, settings.ports))
         limit = f"at most {settings.flood_rate} INVITEs/s of one source" if settings.flood_rate else "no flood limit"
@@ -286,7 +291,7 @@ class Guard:
         """Where the program is."""
         fast = self._fast
         if fast.way is None:
-            return f"nftables alone: {self._without_fast.splitlines()[0]}" if self._without_fast else "nftables alone"
+            return f"nftables alone: {self._without_fast}" if self._without_fast else "nftables alone"
         refused = "".join(f"; not on {name}: {why}" for name, why in sorted(fast.refused.items()))
         return f"eBPF ({fast.way.title}) on {', '.join(fast.interfaces) or 'no interface'}{refused}"
 

@@ -90,6 +90,8 @@ class Link(asyncio.Protocol):
 
     def soon(self, action: Callable[[], None]) -> None:
         """Implements Host."""
+        if self._transport is None:
+            return  # nobody is there to be told anything
         self._due.append(action)
         if not self._in_turn:
             self._come_again()
@@ -164,7 +166,12 @@ class Link(asyncio.Protocol):
         if transport is None:
             return
         self._in_turn = True
-        connection.work(self._turn_began)
+        try:
+            connection.work(self._turn_began)
+        except Exception as error:  # a fault of ours: this client's calls pass, nobody else's are touched
+            self.failed(error)
+            transport.abort()
+            return
         while self._due:
             due, self._due = self._due, []
             for action in due:

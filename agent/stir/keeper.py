@@ -99,6 +99,7 @@ class TrustKeeper:
         ]
         self._documents = tuple(given)  # to be used as soon as it runs
         self._given: tuple[Given, ...] = ()
+        self._giving = asyncio.Lock()
         self._turn = asyncio.Lock()  # one store after the other
         self._judges: Judges | None = None
         self._network: Network | None = None
@@ -210,20 +211,22 @@ class TrustKeeper:
             await self._publish()
 
     async def _take(self, judges: Judges) -> bool:
-        """Whether what is given is another than before."""
-        documents = self._documents
-        before = {(one.document.kind, one.document.name, one.document.sha256): one for one in self._given}
-        given = []
-        for document in self._used(documents):
-            known = before.get((document.kind, document.name, document.sha256))
-            if known is not None and known.value is not None:  # the same bytes: whatever the disk says of them by now
-                given.append(Given(document, known.value, known.vouched))
-            else:
-                given.append(await self._read_given(document, judges))
-        was = [(one.document.sha256, one.value) for one in self._given]
-        self._given = tuple(given)
-        self._unused = Counter(one.kind for one in documents if overridden(self._settings, one.kind))
-        return was != [(one.document.sha256, one.value) for one in given]
+        """Whether what is given is another than before. The start and the link may want this at one time."""
+        async with self._giving:
+            documents, before = self._documents, self._given
+            known = {(one.document.kind, one.document.name, one.document.sha256): one for one in before if one.value}
+            given = []
+            for document in self._used(documents):
+                # The same bytes are what they were, whatever the disk says of them by now.
+                one = known.get((document.kind, document.name, document.sha256))
+                given.append(
+                    Given(document, one.value, one.vouched) if one else await self._read_given(document, judges)
+                )
+            self._given = tuple(given)
+            self._unused = Counter(one.kind for one in documents if overridden(self._settings, one.kind))
+        return [(one.document.sha256, one.value) for one in before] != [
+            (one.document.sha256, one.value) for one in given
+        ]
 
     def vouch(self) -> None:
         """The controller is there, and these are still what it gives."""

@@ -21,7 +21,7 @@ from controller.artifacts.signing import signing
 from controller.authority.signer import ArtifactSigner
 from controller.errors import Conflict, Invalid, NotFound
 from controller.fleet.rollout import AT_ONCE, DEFAULT_PLAN
-from controller.model import Act, ArtifactKey, Policy, PolicyDraft, RolloutPlan, RolloutState
+from controller.model import Act, Artifact, ArtifactKey, Policy, PolicyDraft, RolloutPlan, RolloutState
 from controller.store import Store
 from controller.store.artifacts import ArtifactDraft
 from sbcedge.policy.v1 import policy_pb2 as pb
@@ -133,21 +133,32 @@ class Publisher:
         done = act("policy.take-back", to=generation)
         return await self._again(old, artifacts, comment, ALL_AT_ONCE, done, expected, back_to=generation)
 
+    async def after_restore(self, leap: int, act: Callable[..., Act]) -> Policy | None:
+        """What was in force, for all at once, under numbers that agents cannot have seen; None: nothing ever was.
+
+        Lists, too: agents take none of a generation that is below one that they had.
+        """
+        again = {}
+        for old in await self._store.artifacts.all_latest():
+            draft = _draft_of(old)
+            done, above = act("list.restore", of=old.key.generation), old.key.generation + leap
+            made = await self._store.artifacts.add(draft, signing(draft, self._signer()), self._clock(), done, above)
+            again[old.key.kind, old.key.name] = made.key
+        generation = await self.settled()
+        if not generation:
+            return None
+        policy = await self._store.policies.get(generation)
+        latest = (await self._store.policies.get()).info.generation
+        artifacts = tuple([again[ref] for ref in dict.fromkeys(_lists_of(_read(policy)).values())])
+        done = act("policy.restore", to=generation)
+        comment = f"restored from a back-up, as generation {generation} was"
+        return await self._again(policy, artifacts, comment, ALL_AT_ONCE, done, 0, generation, latest + leap)
+
     async def _as_then(self, key: ArtifactKey, act: Callable[..., Act]) -> ArtifactKey:
         old, latest = await self._store.artifacts.get(key), await self._store.artifacts.latest(key.kind, key.name)
         if latest.sha256 == old.sha256:
             return latest.key
-        draft = ArtifactDraft(
-            kind=key.kind,
-            name=key.name,
-            sha256=old.sha256,
-            size=old.size,
-            format_version=old.format_version,
-            not_after=old.not_after,
-            location=old.location,
-            author=old.author,
-            counts=dict(old.counts),
-        )
+        draft = _draft_of(old)
         done = act("list.take-back", to=key.generation)
         added = await self._store.artifacts.add(draft, signing(draft, self._signer()), self._clock(), done)
         return added.key
@@ -201,6 +212,7 @@ class Publisher:
         act: Act,
         expected: int,
         back_to: int = 0,
+        above: int = 0,
     ) -> Policy:
         draft = PolicyDraft(
             name=policy.info.name,
@@ -211,7 +223,7 @@ class Publisher:
             rolled_back_to=back_to,
             artifacts=artifacts,
         )
-        return await self._store.policies.add(draft, self._clock(), act, expected, plan)
+        return await self._store.policies.add(draft, self._clock(), act, expected, plan, above)
 
     async def _latest(self, lists: Sequence[ListRef]) -> tuple[ArtifactKey, ...]:
         """The latest generation of each list. Raises Conflict: one has gone meanwhile."""
@@ -261,6 +273,21 @@ def _lists_of(message: pb.Policy) -> dict[str, ListRef]:
         ("identity.crls", CRL, message.identity.crls),
     )
     return {f"{field}[{n}]": (kind, name) for field, kind, names in named for n, name in enumerate(names)}
+
+
+def _draft_of(old: Artifact) -> ArtifactDraft:
+    """The same bytes again, to become the newest."""
+    return ArtifactDraft(
+        kind=old.key.kind,
+        name=old.key.name,
+        sha256=old.sha256,
+        size=old.size,
+        format_version=old.format_version,
+        not_after=old.not_after,
+        location=old.location,
+        author=old.author,
+        counts=dict(old.counts),
+    )
 
 
 def _read(policy: Policy) -> pb.Policy:

@@ -1,4 +1,4 @@
-"""Policy generations: numbered without gaps, immutable, each with its hash and its author."""
+"""Policy generations: numbered in order, immutable, each with its hash and its author."""
 
 import hashlib
 from collections.abc import Sequence
@@ -31,8 +31,9 @@ class Policies(Part):
         act: Act,
         expected_generation: int = 0,
         plan: RolloutPlan | None = None,
+        above: int = 0,
     ) -> Policy:
-        """Make it the next generation and, with a plan, begin its rollout.
+        """Make it the next generation, one that is more than `above`, too; and, with a plan, begin its rollout.
 
         Raises Conflict when `expected_generation` is given and is not the latest any more, or when a list is missing.
         """
@@ -41,7 +42,7 @@ class Policies(Part):
         if expected_generation and expected_generation != latest:
             raise Conflict(f"generation {latest} came after generation {expected_generation}, from which this was made")
         _check_artifacts(tx, draft.artifacts)
-        generation, sha256 = latest + 1, hashlib.sha256(draft.document).digest()
+        generation, sha256 = max(latest, above) + 1, hashlib.sha256(draft.document).digest()
         record(tx, act, when, generation=generation, sha256=sha256.hex())
         tx.execute(
             insert(policies).values(

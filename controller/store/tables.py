@@ -331,6 +331,8 @@ certificates = Table(
 authorities = Table(
     "authorities", METADATA, _key("name"), _has("certificate", LargeBinary), _has("created_at", Instant)
 )
+# When the state was put back from a back-up of an earlier time.
+restores = Table("restores", METADATA, _key("restored_at", Instant), _has("backup_at", Instant))
 artifact_keys = Table(
     "artifact_keys", METADATA, _key("key_id"), _has("public_key", LargeBinary), _has("created_at", Instant)
 )

@@ -1,7 +1,7 @@
 """What the hook costs: decisions over a Unix socket, beside handlers that do nothing, in one server process.
 
-The server process has two sockets with the same options: the hook with a policy of four limits, and a service written
-the ordinary way, with messages that gRPC parses and serialises, which answers every request with the same "allowed".
+The server process has two sockets: the hook with a policy of four limits, and a service written the ordinary way on
+grpc.aio, with messages that gRPC parses and serialises, which answers every request with the same "allowed".
 The client is a process of its own: Python's grpc.aio with bytes made beforehand, as no C++ client is at hand. It takes
 about as much of a core as the empty server, so what is measured there is both together.
 
@@ -28,7 +28,7 @@ from agent.ingress.hook.server import MESSAGE_MAX, HookServer
 from agent.ingress.hook.settings import HookSettings
 from agent.ops.collection import Collection
 from agent.policy.compile import compile_policy
-from agent.screening import Decision, Passed, Screening
+from agent.screening import Decision, Passed, RefusedCall, Screening
 from agent.service import Service
 from sbcedge.policy.v1 import policy_pb2 as policy_pb
 from sbcedge.screening.v1 import screening_pb2 as pb
@@ -71,6 +71,9 @@ class NoRecords:
         pass
 
     def put_passed(self, calls: Sequence[Passed]) -> None:
+        pass
+
+    def put_refused(self, one: RefusedCall) -> None:
         pass
 
 

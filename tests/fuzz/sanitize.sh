@@ -9,7 +9,7 @@ python=$(realpath --no-symlinks "${PYTHON:-.venv/bin/python}")
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-cp -a agent proto sbcedge tests pyproject.toml setup.py "$work"
+cp -a agent controller proto sbcedge tests pyproject.toml setup.py "$work"
 rm -f "$work"/agent/native/*.so
 cd "$work"
 

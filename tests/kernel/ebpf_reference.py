@@ -79,7 +79,7 @@ class Frame:
             head[12:16] = SOURCE4
         else:
             head = bytearray(40)
-            head[0], head[6] = 0x60 | self.first & 0x0F, self.protocol
+            head[0], head[6] = self.first + 0x1B & 0xFF, self.protocol
             head[8:24] = SOURCE6
         kind = 0x0800 if self.version == 4 else 0x86DD
         tags = b"".join(tag.to_bytes(2, "big") + b"\x00\x05" for tag in self.tags)

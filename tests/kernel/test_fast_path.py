@@ -226,7 +226,9 @@ def test_what_the_verifier_says_is_in_the_error() -> None:
     code = Code()
     code.move(R0, R3)
     code.exit()
-    with pytest.raises(VerifierError, match=r"the verifier ends with:\n[^$]*R3 !read_ok") as refused:
+    with pytest.raises(
+        VerifierError, match=r"denied \(R3 !read_ok\); the verifier's last words:\n[^$]*R3 !read_ok"
+    ) as refused:
         Program.load(code, {}, Attach.TCX, "bad")
     assert "R3 !read_ok" in refused.value.log
 

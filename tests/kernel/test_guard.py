@@ -16,7 +16,8 @@ from typing import Literal, cast
 import pytest
 
 from agent.kernel.capabilities import keep_only
-from agent.kernel.ebpf import Map
+from agent.kernel.ebpf import Map, VerifierError
+from agent.kernel.ebpf_code import R0, R3, Code
 from agent.kernel.guard import Guard
 from agent.kernel.nft import Nft
 from agent.kernel.settings import KernelSettings
@@ -337,3 +338,27 @@ def test_where_a_program_cannot_be_had_the_table_does_it_alone_or_the_guard_does
                 assert nft.find(GUARD) is None
 
     asyncio.run(scenario())
+
+
+def test_a_program_that_the_verifier_refuses_is_told_once_and_the_table_guards(
+    net: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bad(*_: object) -> Code:
+        code = Code()
+        code.move(R0, R3)
+        code.exit()
+        return code
+
+    monkeypatch.setattr("agent.kernel.fast_path.guard_code", bad)
+    failures: list[Exception] = []
+
+    async def scenario() -> None:
+        with net.sbc.inside():
+            guard = Guard(LIMITED, failures.append)
+            await guard.start()
+            assert "nftables alone: load a program of eBPF: Permission denied (R3 !read_ok)" in guard.health()[1]
+            assert len(passed(net, flood())) <= 12
+            await guard.stop(0.0)
+
+    asyncio.run(scenario())
+    assert [type(one) for one in failures] == [VerifierError]

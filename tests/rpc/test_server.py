@@ -317,3 +317,24 @@ def test_h2load_has_every_call_answered(tmp_path: Path) -> None:
             await world.server.stop(0.0)
 
     asyncio.run(run())
+
+
+def test_a_fault_of_the_protocols_code_costs_its_connection_and_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def run() -> None:
+        async with a_world(tmp_path) as world, a_raw_client(world.path) as client, world.channel() as channel:
+            client.say(asked(1, request(), b"x"))
+            await client.ended(1)
+            (served,) = world.server._links
+
+            def broken(_now: float) -> bool:
+                raise RuntimeError("a fault of ours")
+
+            monkeypatch.setattr(served._connection, "work", broken)
+            client.say(asked(3, request(), b"x"))
+            await client.closed()
+            assert [str(fault) for fault in world.faults] == ["a fault of ours"]
+            assert await say(channel)(b"x") == b"x"
+
+    asyncio.run(run())

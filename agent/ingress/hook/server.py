@@ -54,9 +54,16 @@ FLOODS: Final = {
     "hook_continuation_floods": "continuations",
     "hook_header_bombs": "header bytes",
     "hook_empty_frame_floods": "empty frames",
+    "hook_window_update_floods": "window updates",
+    "hook_priority_floods": "priorities",
+    "hook_late_frame_floods": "late frames",
+    "hook_unknown_frame_floods": "unknown frames",
+    "hook_goaway_floods": "goaways",
     "hook_connections_refused": "connections_refused",
     "hook_handshakes_failed": "handshakes_failed",
     "hook_silent_connections": "silent",
+    "hook_without_http2": "no_http2",
+    "hook_accept_errors": "accept_errors",
     "hook_forsaken_calls": "forsaken",
 }
 """Metrics of what agent.http2 and agent.rpc count."""

@@ -2,6 +2,8 @@
 
 import asyncio
 import socket
+import ssl
+import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -131,6 +133,39 @@ def test_plain_text_on_tcp_gets_nothing(tmp_path: Path) -> None:
             said = await asyncio.wait_for(reader.read(), PATIENCE)
             writer.close()
             assert len(said) <= 7, "a TLS alert at most"
+
+    asyncio.run(run())
+
+
+def test_who_does_not_agree_on_http_2_is_let_go(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with a_hook(tmp_path, **tls_settings(tmp_path)) as hook:
+            own = AUTHORITY.sign("sbc3")
+            (tmp_path / "own.pem").write_bytes(own.certificate + own.key)
+            context = ssl.create_default_context(cadata=AUTHORITY.certificate.decode())
+            context.load_cert_chain(tmp_path / "own.pem")
+            host, _, port = hook.server.address.rpartition(":")
+            reader, writer = await asyncio.open_connection(host, int(port), ssl=context)
+            with suppress(OSError):
+                assert await asyncio.wait_for(reader.read(), PATIENCE) == b""
+            writer.close()
+            await until(lambda: hook.count("without_http2") == 1)
+
+    asyncio.run(run())
+
+
+def test_tls_below_1_2_is_not_spoken(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with a_hook(tmp_path, **tls_settings(tmp_path)) as hook:
+            context = ssl.create_default_context(cadata=AUTHORITY.certificate.decode())
+            context.set_ciphers("ALL:@SECLEVEL=0")
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)
+                context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
+            host, _, port = hook.server.address.rpartition(":")
+            with pytest.raises(OSError):  # noqa: PT011  SSLError or a connection that is closed
+                await asyncio.open_connection(host, int(port), ssl=context)
+            await until(lambda: hook.count("handshakes_failed") == 1)
 
     asyncio.run(run())
 

@@ -275,4 +275,15 @@ def played(agent: Managed) -> PlayedAgent:
     return PlayedAgent(agent.controller, agent.id, kept["instance_uid"], key, chain, None)  # type: ignore[arg-type]
 
 
-__all__ = ["FAST", "HURRY", "Managed", "a_fleet", "an_agent", "archived", "is_all_there_once", "pem_of", "played", "until"]
+__all__ = [
+    "FAST",
+    "HURRY",
+    "Managed",
+    "a_fleet",
+    "an_agent",
+    "archived",
+    "is_all_there_once",
+    "pem_of",
+    "played",
+    "until",
+]
