@@ -19,8 +19,8 @@ import grpc
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from agent.daemon import build_service
 from agent.ops.log import LineWriter, Log
+from agent.parts import build_service
 from agent.records.reading import Wanted, records
 from agent.records.segment import Kind
 from sbcedge.admin.v1 import admin_pb2

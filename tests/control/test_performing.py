@@ -22,10 +22,10 @@ from agent.control.slots import SLOTS, Slots
 from agent.control.soak import Vitals
 from agent.control.standing import Places, find_standing
 from agent.control.trust import NoTrust
-from agent.daemon import build_service
 from agent.ops.log import LineWriter, Log
 from agent.ops.policy_keeper import PolicyKeeper
 from agent.ops.readings import PolicyChanges
+from agent.parts import build_service
 from tests.control.managed import a_policy
 from tests.control.offering import a_list
 from tests.fakes.waiting import until
