@@ -3,7 +3,7 @@
 set -euo pipefail
 
 missing=()
-for package in kamailio kamailio-python3-modules kamailio-secsipid-modules nftables postgresql secsipidx sip-tester tcpdump \
+for package in faketime kamailio kamailio-python3-modules kamailio-secsipid-modules nftables postgresql secsipidx sip-tester tcpdump \
     tshark; do
     dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q '^install ok installed' || missing+=("$package")
 done

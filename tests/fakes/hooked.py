@@ -5,13 +5,16 @@
 SBC_TEST_DIES     "STEP" or "STEP:3": it kills itself with SIGKILL before that step of its work, the third time
 SBC_TEST_DEATH    a file that then holds the step
 SBC_TEST_HURRY    seconds of keepalive, and of the longest time between two attempts of an agent to connect
+SBC_TEST_CLOCK    anything: its clock is off, see tests/fakes/clocks.py
 
 The programs themselves know nothing of this.
 """
 
 import os
 import runpy
+import select
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -150,6 +153,9 @@ def main() -> None:
         (agent_dies if program.startswith("agent.") else controller_dies)(fate)
     if seconds := os.environ.get("SBC_TEST_HURRY"):
         hurry(float(seconds))
+    if "SBC_TEST_CLOCK" in os.environ:
+        # libfaketime 0.9.10 has clock_nanosleep until a time of the monotonic clock sleep for the offset, too.
+        time.sleep = lambda seconds: select.select([], [], [], seconds) and None  # type: ignore[func-returns-value]
     sys.argv = [program, *arguments]
     runpy.run_module(program, run_name="__main__")
 
