@@ -135,7 +135,8 @@ def hurry(seconds: float) -> None:
 
     short = {
         "grpc.keepalive_time_ms": int(seconds * 1000),
-        "grpc.keepalive_timeout_ms": int(seconds * 1000),
+        "grpc.keepalive_timeout_ms": int(seconds * 2000),
+        "grpc.http2.ping_timeout_ms": int(seconds * 2000),
         "grpc.http2.min_recv_ping_interval_without_data_ms": int(seconds * 500),
     }
     channels.OPTIONS = tuple((name, short.get(name, value)) for name, value in channels.OPTIONS)  # type: ignore[misc]

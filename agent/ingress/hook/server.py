@@ -55,6 +55,7 @@ def server_options(settings: HookSettings) -> list[tuple[str, int]]:
         ("grpc.server_handshake_timeout_ms", HANDSHAKE_SECONDS * 1000),
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.http2.ping_timeout_ms", 20_000),  # else a minute (grpc 1.85), whatever the line above says
         ("grpc.keepalive_permit_without_calls", 1),
         # The default of five minutes answers clients that ping each minute with GOAWAY.
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 30_000),
