@@ -116,7 +116,7 @@ def test_bits_that_flip_in_policy_list_and_spool_cost_what_they_hit_and_are_put_
 @pytest.mark.slow
 def test_a_list_that_is_cut_in_every_chunk_comes_whole_and_nothing_comes_twice(folder: Path) -> None:
     async def main() -> None:
-        content = dno(many(1_200_000))
+        content = dno(many(60_000))
         assert len(content) > 5 * CHUNK
         async with a_fleet(folder, 0) as (controller, _):
             async with Relay([controller.address]) as way, an_agent(folder / "a", controller, way=way.address) as agent:
@@ -129,7 +129,7 @@ def test_a_list_that_is_cut_in_every_chunk_comes_whole_and_nothing_comes_twice(f
                 await agent.decides_by("listed")
                 assert way.attempts - before >= len(content) // CHUNK
                 assert await agent.counter("controller_fetched_bytes") == len(content)
-                assert await listed(agent, many(1_200_000)[-1])
+                assert await listed(agent, many(60_000)[-1])
 
     asyncio.run(main())
 
