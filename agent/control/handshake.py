@@ -123,4 +123,3 @@ def span(seconds: float) -> str:
             more = rest // smaller[0][1] if smaller else 0
             return f"{first} {name} {more} {smaller[0][0]}" if more else f"{first} {name}"
     return "0 s"
-

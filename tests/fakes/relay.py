@@ -11,7 +11,7 @@ PIECE: Final = 1 << 14
 
 
 class Relay:
-    """Listens as long as its `async with`. Each connection goes to the next of `ends` ("127.0.0.1:7443") that answers."""
+    """Listens as long as its `async with`. A connection goes to the next of `ends` ("127.0.0.1:7443") that answers."""
 
     def __init__(self, ends: Sequence[str]) -> None:
         self.ends = list(ends)
@@ -28,7 +28,7 @@ class Relay:
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._accepted, "127.0.0.1", 0)
-        self.address = "127.0.0.1:{}".format(self._server.sockets[0].getsockname()[1])
+        self.address = f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
         return self
 
     async def __aexit__(

@@ -1,7 +1,6 @@
 """An agent that is cut off for a while, restarted meanwhile; and a policy under which nearly every call is refused."""
 
 import asyncio
-
 from pathlib import Path
 
 import pytest
@@ -33,47 +32,50 @@ def test_an_agent_cut_off_and_killed_meanwhile_screens_on_within_its_bounds_and_
 
     async def main() -> None:
         small = "segment_bytes = 4096\nmax_bytes = 65536\n"
-        async with a_fleet(folder, 0) as (controller, _), Relay([controller.address]) as way:
-            async with an_agent(folder / "a", controller, way=way.address, records=small) as agent:
-                await agent.start()
-                await controller.operator().apply(a_policy("before", MANY))
-                await agent.decides_by("before")
-                await agent.calls(50, "before")
-                await is_all_there_once(controller, agent, least=50)
-                way.cut()
-                await controller.operator().sees(lambda seen: not seen[0].connected)
-                await controller.operator().apply(a_policy("missed", MANY))
-                for n in range(2):
+        async with (
+            a_fleet(folder, 0) as (controller, _),
+            Relay([controller.address]) as way,
+            an_agent(folder / "a", controller, way=way.address, records=small) as agent,
+        ):
+            await agent.start()
+            await controller.operator().apply(a_policy("before", MANY))
+            await agent.decides_by("before")
+            await agent.calls(50, "before")
+            await is_all_there_once(controller, agent, least=50)
+            way.cut()
+            await controller.operator().sees(lambda seen: not seen[0].connected)
+            await controller.operator().apply(a_policy("missed", MANY))
+            for n in range(2):
 
-                    async def gives_up() -> bool:
-                        assert set(await agent.calls(100, "away", calling=QUIET)) == {"allow"}
-                        return await agent.counter("spool_dropped_records") > 0
+                async def gives_up() -> bool:
+                    assert set(await agent.calls(100, "away", calling=QUIET)) == {"allow"}
+                    return await agent.counter("spool_dropped_records") > 0
 
-                    await until(gives_up, lambda: "the spool to be full")
-                    held = sum(path.stat().st_size for path in agent.spool.glob("*.seg*"))
-                    assert held <= 65536 + 2 * 4096
-                    assert (await agent.status()).policy_name == "before"
-                    if not n:
-                        await agent.kill()  # -9, in the middle of it
-                        await agent.start()
-                attempts = way.attempts
-                assert attempts > 2, "it asked again and again"
-                way.mend()
-                await agent.is_managed()
-                await agent.decides_by("missed")
-                await agent.says("upload", " 0 to come", healthy=True)
-                there = await is_all_there_once(controller, agent, kept=False)
-                assert sum(name.startswith("before") for name in there.values()) == 50
-                await agent.kill()
-                controller.kill()
-                await controller.close()
-                async with opened(StoreSettings(folder / "c" / "state.db")) as store:
-                    lost = await store.records.dropped(agent.id)
-                numbers = {sequence for _, sequence in there}
-                told = {n for one in lost for n in range(one.first, one.last + 1)}
-                assert not numbers & told
-                assert numbers | told >= set(range(1, max(numbers) + 1)), "there, or told"
-                assert {one.kind for one in lost} <= {"allowed", ""}
+                await until(gives_up, lambda: "the spool to be full")
+                held = sum(path.stat().st_size for path in agent.spool.glob("*.seg*"))
+                assert held <= 65536 + 2 * 4096
+                assert (await agent.status()).policy_name == "before"
+                if not n:
+                    await agent.kill()  # -9, in the middle of it
+                    await agent.start()
+            attempts = way.attempts
+            assert attempts > 2, "it asked again and again"
+            way.mend()
+            await agent.is_managed()
+            await agent.decides_by("missed")
+            await agent.says("upload", " 0 to come", healthy=True)
+            there = await is_all_there_once(controller, agent, kept=False)
+            assert sum(name.startswith("before") for name in there.values()) == 50
+            await agent.kill()
+            controller.kill()
+            await controller.close()
+            async with opened(StoreSettings(folder / "c" / "state.db")) as store:
+                lost = await store.records.dropped(agent.id)
+            numbers = {sequence for _, sequence in there}
+            told = {n for one in lost for n in range(one.first, one.last + 1)}
+            assert not numbers & told
+            assert numbers | told >= set(range(1, max(numbers) + 1)), "there, or told"
+            assert {one.kind for one in lost} <= {"allowed", ""}
 
     asyncio.run(main())
 

@@ -51,7 +51,7 @@ def test_an_agent_an_hour_off_is_managed_and_one_further_off_says_by_how_much_un
             there = await is_all_there_once(controller, agent, least=agent.answered)
             assert len(there) == 12
             days = {row["time"][:4] for row in await archived(controller)}
-            assert days == {str(datetime.now().year)}  # noqa: DTZ005
+            assert days == {str(datetime.now().year)}
 
     asyncio.run(main())
 

@@ -1,4 +1,4 @@
-"""Small disks that are really full, an agent's and a controller's: calls go on, nothing that was answered for is lost."""
+"""Small disks that are really full, an agent's and a controller's: calls go on, what was answered for stays."""
 
 import asyncio
 from pathlib import Path
@@ -8,11 +8,11 @@ from grpc import StatusCode, aio
 
 from controller.store import StoreSettings
 from sbcedge.fleet.v1 import fleet_pb2 as fleet
-from tests.controller.agents import a_policy
+from tests.controller.agents import Operator, a_policy
 from tests.controller.stores import opened
 from tests.fakes.controller_process import ControllerProcess
 from tests.fakes.disks import fill, small_disk
-from tests.integration.fleet.world import FAST, HURRY, Managed, a_fleet, an_agent, archived, is_all_there_once, until
+from tests.integration.fleet.world import FAST, Managed, a_fleet, an_agent, archived, is_all_there_once, until
 
 pytestmark = [pytest.mark.kernel, pytest.mark.slow]
 
@@ -70,9 +70,7 @@ def test_an_agent_whose_disk_is_full_screens_on_gives_up_old_allowed_calls_and_s
     asyncio.run(main())
 
 
-async def agent_fills_up(
-    folder: Path, controller: ControllerProcess, agent: Managed, disk: Path, noisy: int
-) -> None:
+async def agent_fills_up(folder: Path, controller: ControllerProcess, agent: Managed, disk: Path, noisy: int) -> None:
     await agent.start()
     await controller.operator().apply(POLICY)
     await agent.decides_by("one call a caller")
@@ -108,6 +106,12 @@ async def agent_fills_up(
     assert max(one.last for one in lost) < min(allowed), "the oldest have gone"
 
 
+async def applies_until_full(operator: Operator) -> None:
+    """There may be room in pages that the database has."""
+    for n in range(20):
+        await operator.apply(a_policy(f"too much {n}") + "# x" * 20_000)
+
+
 def test_a_controller_whose_disk_is_full_keeps_its_state_says_come_again_and_goes_on(folder: Path) -> None:
     async def main() -> None:
         with small_disk(folder / "c", 8) as disk:
@@ -124,8 +128,7 @@ def test_a_controller_whose_disk_is_full_keeps_its_state_says_come_again_and_goe
                 said = await agent.says("upload", "come again", healthy=False)
                 assert "300 to come" in said
                 with pytest.raises(aio.AioRpcError) as refused:
-                    for n in range(20):  # there may be room in pages that the database has
-                        await operator.apply(a_policy(f"too much {n}") + "# x" * 20_000)
+                    await applies_until_full(operator)
                 assert refused.value.code() is StatusCode.RESOURCE_EXHAUSTED
                 latest = (await operator.policy.ListPolicies(fleet.ListPoliciesRequest())).policies[0]
                 assert len(await archived(controller, agent.id)) == 50, "what it has it shows"

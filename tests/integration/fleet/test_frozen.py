@@ -1,4 +1,4 @@
-"""Controllers that are frozen, or killed while another one stands by: calls go on, limits are kept, records are there."""
+"""Controllers that are frozen, or killed beside another one: calls go on, limits are kept, records are there."""
 
 import asyncio
 from collections.abc import Sequence

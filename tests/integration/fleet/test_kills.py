@@ -16,6 +16,7 @@ from tests.integration.fleet.world import HURRY, Managed, a_fleet, is_all_there_
 
 SMALL = "segment_bytes = 4096\n"
 
+
 @pytest.fixture
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a short name: names of sockets have at most 80 bytes."""

@@ -71,7 +71,7 @@ class Traffic:
             await self._task
             self._task = None
 
-    async def more(self, seconds: float, patience: float = 60.0) -> float:
+    async def more(self, seconds: float) -> float:
         """How many of these agents' calls passed a second, over the next `seconds`."""
         begin, end = time.monotonic(), time.monotonic() + seconds
         while time.monotonic() < end:
@@ -103,7 +103,7 @@ class Traffic:
 
 
 def worst_excess(traffic: Iterable[Traffic], rate: float = RATE) -> float:
-    """The most, over all windows, that passed beyond rate times window; the limit is kept if it is the burst at most."""
+    """The most, over all windows, that passed beyond rate times window: the burst, if the limit is kept."""
     worst, lowest = -inf, inf
     for n, moment in enumerate(sorted(moment for one in traffic for moment in one.passed)):
         lowest = min(lowest, n - rate * moment)

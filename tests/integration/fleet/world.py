@@ -1,4 +1,4 @@
-"""A fleet of real processes: controllers, agents with certificates, the way between them, and what the archive holds."""
+"""A fleet of real processes: a controller, agents with certificates, and what the archive holds of their calls."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ from controller.store import StoreSettings
 from sbcedge.admin.v1 import admin_pb2
 from sbcedge.fleet.v1 import fleet_pb2 as fleet
 from tests.conftest import ROOT
-from tests.controller.agents import PlayedAgent, Reached, pem_of
+from tests.controller.agents import PlayedAgent, Reached
 from tests.fakes.agent_process import AgentProcess, start_agent
 from tests.fakes.calls import invite
 from tests.fakes.controller_process import ControllerProcess
@@ -126,7 +126,7 @@ class Managed:
         return code
 
     async def calls(self, count: int, name: str = "call", *, calling: str = "", step: float = 0.0) -> list[str]:
-        """Ask so many calls, from "...{number}..." each by another caller; the decisions of those that were answered."""
+        """Ask so many calls, with "{number}" each of another caller; the decisions of those that were answered."""
         said = await asyncio.to_thread(self._ask, count, name, calling, step)
         self.answered += len(said)
         return said
@@ -246,7 +246,7 @@ async def archived(controller: Reached, agent_id: str = "") -> list[dict[str, An
     request.until.FromSeconds(int(time.time()) + 10 * 86_400)
     channel = controller.channel()
     try:
-        from sbcedge.fleet.v1 import fleet_pb2_grpc  # noqa: PLC0415
+        from sbcedge.fleet.v1 import fleet_pb2_grpc
 
         call = fleet_pb2_grpc.RecordServiceStub(channel).QueryRecords(
             request, metadata=(("authorization", f"Bearer {controller.admin}"),), timeout=PATIENCE
@@ -296,6 +296,3 @@ def played(agent: Managed) -> PlayedAgent:
     key, chain = credentials_of(agent)
     kept = json.loads((agent.folder / "control" / "fleet.json").read_text())
     return PlayedAgent(agent.controller, agent.id, kept["instance_uid"], key, chain, None)  # type: ignore[arg-type]
-
-
-__all__ = ["FAST", "HURRY", "Managed", "a_fleet", "an_agent", "archived", "is_all_there_once", "pem_of", "played", "until"]
