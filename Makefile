@@ -67,11 +67,17 @@ deb-check: $(READY) ## build them twice and compare, lintian, exposure of the se
 deb-python: ## lock the Python that Debian has today, security fixes included, for the next `make deb`
 	@tools/package/python_debs.sh lock amd64 arm64 && git --no-pager diff --stat -- packaging/tree/python.lock
 
-test-install: $(READY) ## install, run, upgrade and purge the packages in a booted Debian 12 (needs root)
-	@packaging/test-install
+repo: ## put dist/*.deb into a signed apt repository, dist/repo (KEY=ID of yours; KEY=test: one that is thrown away)
+	@tools/package/repo.sh $(if $(filter test,$(KEY)),--test-key,--key "$(KEY)")
+
+DISTROS ?= bookworm
+test-install: $(READY) ## install, run, upgrade and purge the packages in a booted Debian 12 (DISTROS="bookworm jammy noble"; needs root)
+	@for one in $(DISTROS); do DISTRO=$$one packaging/test-install || exit 1; done
 	@packaging/test-install-kamailio
+	@packaging/test-install-controller
+	@packaging/test-install-upgrade
 
 clean: ## remove everything that was built, .venv too
 	rm -rf $(VENV) build dist sbcedge *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis agent/native/*.so
 
-.PHONY: help setup demo demo-fleet test test-fast lint breaking sanitize fuzz bench wheel deb deb-check deb-python test-install clean
+.PHONY: help setup demo demo-fleet test test-fast lint breaking sanitize fuzz bench wheel deb deb-check deb-python repo test-install clean

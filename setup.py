@@ -65,6 +65,7 @@ GATE = ("gate_redirect", "gate_hook", "call", "attempts", "transactions", "table
 EXTENSIONS = [
     e
     for e in (
+        extension("_hashing", "hashing.c"),
         extension("_sip", "sip.c"),
         extension("_numbers", "numbers.c"),
         extension("_rates", "rates.c"),
@@ -77,6 +78,7 @@ EXTENSIONS = [
         extension("_identity", "identity.c"),
         extension("_packet", "packet.c"),
         extension("_crc32c", "crc32c.c"),
+        extension("_columns", "columns.c"),
     )
     if all((ROOT / s).exists() for s in e.sources)
 ]

@@ -19,6 +19,7 @@ from agent.loading import read_text
 from agent.model import ConfigError
 from agent.ops.settings import AdminSettings, LogSettings, MetricsSettings, PolicySettings, ShutdownSettings
 from agent.records.settings import SpoolSettings
+from agent.restart.settings import RestartSettings
 from agent.settings import fill
 from agent.stir.api.settings import StirApiSettings
 from agent.stir.settings import IdentitySettings
@@ -43,6 +44,7 @@ class Config:
     signing: SigningSettings | None = None
     stir_api: StirApiSettings | None = None
     records: SpoolSettings | None = None
+    restart: RestartSettings = field(default_factory=RestartSettings)
     controller: ControllerSettings | None = None
     metrics: MetricsSettings = field(default_factory=MetricsSettings)
     admin: AdminSettings = field(default_factory=AdminSettings)

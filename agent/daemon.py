@@ -7,6 +7,7 @@ Nothing else wires parts together. What runs is decided by the sections of agent
 - a way in (hook, redirect) cannot start: the others run, it is tried again. If none can: exit 1, systemd tries again.
 - metrics, admin or records cannot start: calls are screened without them, they are tried again, `health` says why.
 - identity cannot start (no trust list, no key): calls are neither verified nor signed, and `health` says why.
+- what a process before this one counted is damaged, or nowhere: it counts from nothing, as a first start does.
 - no controller: the last known good policy of the disk decides, at the start and for as long as it takes.
 - a fault in a timer or a signal's work: counted, logged once per kind, and life goes on.
 """
@@ -22,6 +23,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, Final
 
 from agent.calls.pairing import Pairing
@@ -29,7 +31,8 @@ from agent.config import Config
 from agent.control.assembly import Around, assemble
 from agent.control.commands import Tail
 from agent.control.quota_link import QuotaLink
-from agent.control.standing import Standing
+from agent.control.standing import Places, Standing
+from agent.control.trust import NoTrust, Trust, documents_of
 from agent.control.upload import Uploader
 from agent.ingress.capture.observer import Observed, Observer
 from agent.ingress.capture.settings import CaptureSettings
@@ -49,9 +52,12 @@ from agent.ops.readings import Readings
 from agent.ops.supervision import Supervised, stop_all
 from agent.policy.policy import Policy
 from agent.records.spool import Spool
+from agent.restart.files import NOTHING, Earlier
+from agent.restart.keeper import SnapshotKeeper, find_earlier
 from agent.screening import Decision, Passed, Screening
 from agent.service import RecordSink, Service
 from agent.settings import host_and_port
+from agent.stir.given import GivenDocument
 
 OK: Final = 0
 NO_WAY_IN: Final = 1
@@ -156,8 +162,9 @@ class SpoolServer:
 
 @dataclass(slots=True)
 class Parts:
-    """What runs. `records`, `shares` of the fleet's limits and `beside` (identity, the kernel's guard) start first and
-    stop after the ways in, then what a controller is for (`fleet`); `around` starts last and stops last."""
+    """What runs. What is `kept` over a restart, `records`, `shares` of the fleet's limits and `beside` (identity, the
+    kernel's guard) start first and stop after the ways in, then what a controller is for (`fleet`); `around` starts
+    last and stops last."""
 
     service: Service
     readings: Readings
@@ -168,27 +175,39 @@ class Parts:
     fleet: list[Supervised]
     around: list[Supervised]
     shares: list[Supervised] = field(default_factory=list)
+    kept: list[Supervised] = field(default_factory=list)
 
     def in_order(self) -> list[Supervised]:
         """As they start."""
-        return [*self.records, *self.shares, *self.beside, *self.ways_in, *self.fleet, *self.around]
+        return [*self.kept, *self.records, *self.shares, *self.beside, *self.ways_in, *self.fleet, *self.around]
 
 
 class Daemon:
     """Runs until it is told to end. `run` once."""
 
-    def __init__(self, config: Config, standing: Standing, log: Log, notifier: Notifier) -> None:
+    def __init__(
+        self,
+        config: Config,
+        standing: Standing,
+        log: Log,
+        notifier: Notifier,
+        environment: Mapping[str, str],
+    ) -> None:
         self._config = config
         self._standing = standing
         self._log = log
         self._notifier = notifier
+        self._environment = environment
         self._ending = asyncio.Event()
         self._hasten = asyncio.Event()
         self._timers: set[asyncio.Task[None]] = set()
 
     async def run(self) -> int:
         """Start, serve, drain. Returns the exit code of the process."""
-        parts = build_parts(self._config, self._standing, self._log, self.end)
+        earlier = find_earlier(self._config.restart, self._environment, self._log)
+        kept_in = self._config.restart.place(self._environment)
+        parts = build_parts(self._config, self._standing, self._log, self.end, earlier, kept_in)
+        del earlier  # which is as large as all that was counted
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGHUP, lambda: self._in_background(self._reload(parts), "reload"))
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -233,6 +252,7 @@ class Daemon:
         self._log.info("draining", grace_seconds=grace)
         await stop_all(parts.ways_in, grace, self._hasten, self._log)
         patience = FLUSH_SECONDS if self._hasten.is_set() else max(grace, FLUSH_SECONDS)
+        await stop_all(parts.kept, patience, self._hasten, self._log)
         await stop_all(parts.beside, min(grace, LOOKERS_SECONDS), self._hasten, self._log)
         await stop_all(parts.records, patience, asyncio.Event(), self._log)  # what is decided is not lost by haste
         await stop_all([*parts.fleet, *parts.shares], min(grace, FLUSH_SECONDS), self._hasten, self._log)
@@ -282,8 +302,15 @@ class Daemon:
         task.add_done_callback(self._timers.discard)
 
 
-def build_parts(config: Config, standing: Standing, log: Log, end: Callable[[], None]) -> Parts:
-    """Everything that the configuration asks for, not yet started."""
+def build_parts(
+    config: Config,
+    standing: Standing,
+    log: Log,
+    end: Callable[[], None],
+    earlier: Earlier = NOTHING,
+    kept_in: Path | None = None,
+) -> Parts:
+    """Everything that the configuration asks for, not yet started. `earlier` is what a process before this one left."""
     spool = None if config.records is None else Spool(config.records)
     sinks: list[RecordSink] = [] if spool is None else [spool]
     guards: list[Supervised] = []
@@ -297,30 +324,43 @@ def build_parts(config: Config, standing: Standing, log: Log, end: Callable[[], 
         sinks.append(SourceBlocker(guard, partial(log.fault, where="kernel")))
     tail = Tail()
     told: list[RecordSink] = [log] if config.controller is None else [log, tail]
-    service = build_service(standing.policy, Sinks(*sinks, *told), log)
+    service = build_service(standing.policy, Sinks(*sinks, *told), log, earlier)
     readings = Readings(service, log, [], installed_version())
     keeper = PolicyKeeper(service, config.policy.file, readings.changes, log)
     records = [] if spool is None else [Supervised(lambda: SpoolServer(spool, service), "records", log)]
-    identity = build_identity(config, service, log)
+    identity, trust = build_identity(config, service, given_before(config, standing), log)
     ways_in = build_ways_in(config, service, log)
     if config.capture is not None:
         pairing = Pairing(log.transit, log.altered_answer)
         readings.transit = pairing.trunks
         ways_in += build_capture(config.capture, service, Sinks(*sinks), pairing, log)
     parts = Parts(service, readings, keeper, records, [*guards, *identity], ways_in, [], [])
+    if kept_in is not None:
+        snapshots = SnapshotKeeper(config.restart, kept_in, service.screening, earlier, log)
+        parts.kept = [_alone(snapshots, "restart", log)]
     spool_directory = None if config.records is None else config.records.directory
     find = finds_nothing if spool_directory is None else Finder(spool_directory).find
     around = Around(config, spool_directory, find, end, tail)
-    parts.fleet = build_fleet(config, parts, spool, standing, around, log)
+    parts.fleet = build_fleet(config, parts, spool, standing, around, trust, log)
     parts.around = build_around(config, parts, find, log, end)
     readings.components = parts.in_order()
     return parts
 
 
-def build_identity(config: Config, service: Service, log: Log) -> list[Supervised]:
-    """Verification, signing and the API for both, where agent.toml has them."""
+def given_before(config: Config, standing: Standing) -> tuple[GivenDocument, ...]:
+    """The trust lists and revocation lists of the last known good."""
+    if config.controller is None or standing.offer is None:
+        return ()
+    return documents_of(standing.offer.manifests, Places.of(config.controller).artifacts)
+
+
+def build_identity(
+    config: Config, service: Service, given: Sequence[GivenDocument], log: Log
+) -> tuple[list[Supervised], Trust]:
+    """Verification, signing and the API for both, where agent.toml has them; and who takes a controller's lists."""
+    trust: Trust = NoTrust()
     if config.identity is None and config.signing is None:
-        return [_alone(Unprovided(service.screening), "identity", log)]
+        return [_alone(Unprovided(service.screening), "identity", log)], trust
     # Imported here: an agent without them need not load a cryptographic library and one that fetches, 25 MB.
     from agent.stir.stage import Stage  # noqa: PLC0415
 
@@ -332,7 +372,8 @@ def build_identity(config: Config, service: Service, log: Log) -> list[Supervise
         from agent.stir.source import CertificateSource  # noqa: PLC0415
 
         source = CertificateSource(config.identity, fault)
-        parts += [(source, "identity"), (TrustKeeper(config.identity, source.adopt, log), "identity")]
+        trust = TrustKeeper(config.identity, source.adopt, log, given=given)
+        parts += [(source, "identity"), (trust, "identity")]
     if config.signing is not None:
         from agent.stir.keys import SigningKeys  # noqa: PLC0415
 
@@ -350,7 +391,7 @@ def build_identity(config: Config, service: Service, log: Log) -> list[Supervise
         signs = None if keys is None else Signs(lambda: keys.signer)
         server = StirApiServer(api, verifies, signs, verstat_by(current), partial(log.fault, where="stir_api"))
         parts.append((server, "stir_api"))
-    return [_alone(part, section, log) for part, section in parts]
+    return [_alone(part, section, log) for part, section in parts], trust
 
 
 def _alone(part: Server, section: str, log: Log) -> Supervised:
@@ -389,22 +430,24 @@ def build_capture(
     ]
 
 
-def build_service(policy: Policy, records: RecordSink, log: Log) -> Service:
-    """Screening with its faults told to the log. The secret of its To tags lasts as long as the process."""
-    screening = Screening(policy, os.urandom(SECRET_BYTES), partial(log.fault, where="screening"))
+def build_service(policy: Policy, records: RecordSink, log: Log, earlier: Earlier = NOTHING) -> Service:
+    """Screening with its faults told to the log. The secret of its To tags is that of the process before this one, so
+    that a copy of a refused INVITE gets the same answer, and its ACK is known."""
+    secret = os.urandom(SECRET_BYTES) if earlier.head is None else bytes.fromhex(earlier.head.secret)
+    screening = Screening(policy, secret, partial(log.fault, where="screening"))
     return Service(screening, records)
 
 
 def build_fleet(
-    config: Config, parts: Parts, spool: Spool | None, standing: Standing, around: Around, log: Log
+    config: Config, parts: Parts, spool: Spool | None, standing: Standing, around: Around, trust: Trust, log: Log
 ) -> list[Supervised]:
     """The link to the controller, and what goes over channels like its own; that of the shares goes to `parts`."""
     if config.controller is None:
         return []
-    fleet = assemble(config.controller, parts.service, parts.readings, parts.keeper, standing, around, log)
+    fleet = assemble(config.controller, parts.service, parts.readings, parts.keeper, standing, around, trust, log)
     shares = partial(QuotaLink, parts.service.screening.leases, fleet.channels, config.controller.directory, log)
     parts.shares = [Supervised(shares, "controller", log)]
-    running = [Supervised(lambda: fleet.link, "controller", log)]
+    running = [_alone(fleet.upgrades, "controller", log), _alone(fleet.link, "controller", log)]
     if spool is not None:
         channels, directory = fleet.channels, spool.settings.directory
         upload = Uploader(
@@ -439,7 +482,7 @@ def run_daemon(config: Config, standing: Standing, log: Log, environment: Mappin
     sys.setswitchinterval(SWITCH_SECONDS)
 
     async def main() -> int:
-        return await Daemon(config, standing, log, Notifier(environment)).run()
+        return await Daemon(config, standing, log, Notifier(environment), environment).run()
 
     return asyncio.run(main())
 

@@ -57,6 +57,10 @@ def open_policy(message: policy_pb2.Policy, folder: Path) -> Policy:
             lists[name] = open_list(folder / name)
         except ConfigError as error:
             errors.append(ConfigError(f"do_not_originate.lists[{i}]", str(error)))
+    for name in ("trust_lists", "crls"):  # silence here would mean that nobody is trusted, or nothing revoked
+        if getattr(message.identity, name):
+            what = f"names lists of a controller, and none gave this policy: write {name} of [identity] in agent.toml"
+            errors.append(ConfigError(f"identity.{name}", what))
     if errors:
         raise ConfigErrors(errors)
     return compile_policy(message, lists)

@@ -118,9 +118,9 @@ class Screening:
         self.failures = 0
         self.secret = secret
         self._on_failure = on_failure
-        self._state = RuleState()
-        self.sessions = self._state.sessions
-        self.leases = self._state.leases
+        self.counted = RuleState()
+        self.sessions = self.counted.sessions
+        self.leases = self.counted.leases
         self.swap(policy)
 
     @property
@@ -129,12 +129,12 @@ class Screening:
         return {
             "attempts": self.attempts.overflows,
             "sessions": self.sessions.overflows,
-            "rates": self._state.overflows,
+            "rates": self.counted.overflows,
         }
 
     def swap(self, policy: Policy) -> None:
         """Decide by another policy from now on. Calls in progress and counters stay."""
-        self.policy, self.rules = policy, build_rules(policy, self._state)
+        self.policy, self.rules = policy, build_rules(policy, self.counted)
 
     def effects(self, decision: Decision) -> tuple[Effect, ...]:
         """What the edge has to do with the message: the same bytes for every copy of a refused INVITE.

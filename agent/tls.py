@@ -1,10 +1,13 @@
 """The server's side of TLS, one way for every listener. Knows files and versions; must not know what is served."""
 
 import ssl
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Never
+from typing import Any, Final, Never
 
 from agent.model import ConfigError
+
+_SAN: Final = {"URI": "URI:", "DNS": "DNS:"}
 
 
 class _EncryptedError(Exception):
@@ -36,3 +39,14 @@ def server_context(certificate: Path, key: Path, client_ca: Path | None) -> ssl.
             raise ConfigError("client_ca", f"{client_ca}: {error}") from None
         context.verify_mode = ssl.CERT_REQUIRED
     return context
+
+
+def names_of(certificate: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """The names of a client's certificate as `ssl` decodes it: URIs and DNS names of its subject, and common names."""
+    if not certificate:
+        return ()
+    names = [_SAN[kind] + value for kind, value in certificate.get("subjectAltName", ()) if kind in _SAN]
+    names += [
+        f"CN:{value}" for rdn in certificate.get("subject", ()) for kind, value in rdn if kind == "commonName" and value
+    ]
+    return tuple(names)

@@ -39,6 +39,7 @@ from controller.fleet.conductor import Conductor
 from controller.fleet.live import LiveSessions
 from controller.fleet.orders import Orders
 from controller.fleet.publishing import Publisher
+from controller.fleet.upgrade_conductor import UpgradeConductor
 from controller.ingest.ingest import Ingest
 from controller.metrics import ControllerCollector, Page
 from controller.quota.desk import QuotaDesk
@@ -58,6 +59,7 @@ from controller.services.records import RecordService
 from controller.services.reports import ReportService
 from controller.services.rollout import RolloutService
 from controller.services.server import FleetServer, Served
+from controller.services.upgrade import UpgradeService
 from controller.store import Store
 from sbcedge.control.v1 import control_pb2_grpc as control
 from sbcedge.fleet.v1 import fleet_pb2_grpc as fleet
@@ -67,6 +69,9 @@ OK: Final = 0
 FAILED: Final = 1
 EX_CONFIG: Final = 78
 """sysexits.h: only an operator can mend it. The unit's RestartPreventExitStatus."""
+
+RESTORE_MARK: Final = "restore.json"
+"""In the state folder for as long as a back-up is being put back."""
 
 BEAT_SECONDS: Final = 0.1
 LOOKERS_SECONDS: Final = 1.0
@@ -143,6 +148,7 @@ def build_components(parts: Parts) -> list[Server]:
     """What runs, in the order in which it starts. The servers come last: who is answered finds everything there."""
     return [
         Conductor(parts.store, parts.publisher, parts.log, parts.clock),
+        UpgradeConductor(parts.store, parts.orders, parts.log, parts.clock),
         ListKeeper(parts.config.artifacts, parts.store, parts.blobs, parts.importer, parts.log, parts.clock),
         parts.sessions,
         parts.archive,
@@ -171,6 +177,7 @@ def build_services(parts: Parts) -> list[Served]:
         (fleet.add_AccessServiceServicer_to_server, AccessService(store, authority, clock)),
         (fleet.add_PolicyServiceServicer_to_server, PolicyService(store, parts.publisher, parts.orders)),
         (fleet.add_RolloutServiceServicer_to_server, RolloutService(store, parts.publisher, clock)),
+        (fleet.add_UpgradeServiceServicer_to_server, UpgradeService(store, clock)),
         (
             fleet.add_ListServiceServicer_to_server,
             ListService(store, parts.importer, Lookup(store, parts.blobs), parts.config.artifacts, clock),
@@ -346,12 +353,15 @@ class _AuthorityReport:
         return self._authority.counters()
 
 
-async def open_state(parts: Parts) -> None:
+async def open_state(parts: Parts, *, restoring: bool = False) -> None:
     """The folder, the database, the place for lists, the authority: opened, and made where they are not there yet.
 
     Raises ConfigError and ControllerError.
     """
     directory = parts.config.controller.directory
+    if (directory / RESTORE_MARK).exists() and not restoring:
+        what = "says that a back-up was not put back to the end: run `sbc-controller restore` again"
+        raise ConfigError(str(directory / RESTORE_MARK), what)
     try:
         directory.mkdir(mode=0o750, parents=True, exist_ok=True)
     except OSError as error:

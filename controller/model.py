@@ -7,7 +7,7 @@ seconds, durations seconds; an absent time is None. Bytes named `sha256` have 32
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
-from typing import Any
+from typing import Any, Final
 
 
 class Role(IntEnum):
@@ -118,6 +118,16 @@ class Boot:
 
 
 @dataclass(frozen=True, slots=True)
+class UpgradeNote:
+    """What an agent says of the last upgrade that a controller asked it for. `id` is the upgrade's `key`."""
+
+    id: str
+    version: str
+    phase: "OfferPhase"
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class HealthNote:
     """The last that an agent said of itself. `counters` since the start of its process.
 
@@ -134,6 +144,7 @@ class HealthNote:
     clock_offset: float = 0.0
     attempts: int = 0
     refusals: int = 0
+    upgrade: UpgradeNote | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,6 +298,36 @@ class Offer:
     problem: Problem | None = None
 
 
+# --- upgrades
+
+
+@dataclass(frozen=True, slots=True)
+class Upgrade:
+    """Another version of the agent for the fleet. `rollout.generation` is its number, `key` what agents know it by.
+
+    `takes_back` is the number of the upgrade whose agents get back what they had, 0 none; then `version` is "".
+    """
+
+    version: str
+    key: str
+    author: str
+    rollout: Rollout
+    takes_back: int = 0
+
+    @property
+    def number(self) -> int:
+        return self.rollout.generation
+
+
+@dataclass(frozen=True, slots=True)
+class UpgradeOffer:
+    """To one agent: `offer.generation` is the number of the upgrade. `before` is the version that it had."""
+
+    offer: Offer
+    version: str
+    before: str
+
+
 # --- artifacts
 
 
@@ -341,9 +382,16 @@ class Partition(StrEnum):
     OPEN = "open"
 
 
+WARN_AT: Final = 0.8
+"""Of a limit that does not say, as in policies."""
+
+
 @dataclass(frozen=True, slots=True)
 class FleetLimit:
-    """Attempts per second of the whole fleet, and how many more at once."""
+    """Attempts per second of the whole fleet, and how many more at once.
+
+    `warn_at` is the share of it from which on operators are told that it is nearly used up; 1: never.
+    """
 
     name: str
     rate: float
@@ -351,6 +399,7 @@ class FleetLimit:
     partition: Partition = Partition.SAFE
     author: str = ""
     updated_at: float = 0.0
+    warn_at: float = WARN_AT
 
 
 # --- records

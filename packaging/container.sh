@@ -1,7 +1,9 @@
 # shellcheck shell=bash
-# A booted Debian in a container of systemd-nspawn, and checks in the words of TAP. Sourced by the tests of the packages.
+# A booted Debian or Ubuntu in a container of systemd-nspawn, and checks in the words of TAP. Sourced by the tests of the
+# packages.
 #
-#   image NAME PACKAGE...   a minimal root with systemd and these packages, made once and kept in $IMAGES
+#   image NAME PACKAGE...   a minimal root with systemd and these packages, made once and kept in $IMAGES; NAME is
+#                           bookworm, jammy or noble, with anything after a dash
 #   boot ROOT FILE...       boots an overlay of it, with FILEs in its /root; again after `halt`: a reboot
 #   x COMMAND...            in the container; n COMMAND...: a program of this machine in the container's network
 #   ok, no, is, wait_for    checks; `finish` says how many failed
@@ -17,18 +19,64 @@ need() { # COMMAND PACKAGE: installs what is missing
     apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$2" >/dev/null </dev/null
 }
 
+# Ubuntu's archive key of 2018, by the whole of its fingerprint: Debian has no package of it that could be asked.
+UBUNTU=${SBC_EDGE_UBUNTU:-http://archive.ubuntu.com/ubuntu}
+UBUNTU_KEY=F6ECB3762474EDA9D21B7022871920D1991BC93C
+
+ubuntu_keyring() { # prints a file that holds this key and no other one
+    local file=$IMAGES/ubuntu-$UBUNTU_KEY.gpg t
+    if [ ! -s "$file" ]; then
+        need gpg gpg || return 1
+        t=$(mktemp -d)
+        mkdir -p "$IMAGES" "$t"/{lists,cache/archives}/partial "$t/gnupg"
+        chmod 700 "$t/gnupg"
+        # What comes is believed for nothing but this one key.
+        echo "deb [trusted=yes] $UBUNTU noble main" >"$t/list"
+        local apt=(apt-get -qq -o "Dir::Etc::SourceList=$t/list" -o Dir::Etc::SourceParts=/dev/null
+            -o "Dir::State::Lists=$t/lists" -o "Dir::Cache=$t/cache" -o APT::Sandbox::User=root)
+        "${apt[@]}" update >&2 2>/dev/null
+        (cd "$t" && "${apt[@]}" download ubuntu-keyring >&2 && dpkg-deb -x ubuntu-keyring_*.deb .) &&
+            GNUPGHOME=$t/gnupg gpg --batch --quiet --no-default-keyring \
+                --keyring "$t/usr/share/keyrings/ubuntu-archive-keyring.gpg" --export "$UBUNTU_KEY" >"$t/key" 2>/dev/null
+        [ -s "$t/key" ] && mv "$t/key" "$file"
+        rm -rf "$t"
+    fi
+    [ -s "$file" ] && echo "$file"
+}
+
 image() { # NAME PACKAGE...: prints the folder
-    local folder=$IMAGES/$1 wanted
+    local folder=$IMAGES/$1 suite=${1%%-*} wanted from=()
     shift
+    # Every Ubuntu that was installed has libstdc++6, and Debian's apt brings it.
+    case "$suite" in jammy | noble) set -- libstdc++6 "$@" ;; esac
     wanted=$(IFS=,; echo "systemd,systemd-sysv,dbus,iproute2,procps,ca-certificates${*:+,$*}")
     if [ ! -e "$folder/etc/os-release" ] || [ "$(cat "$folder.packages" 2>/dev/null)" != "$wanted" ]; then
         echo "# making the image $folder" >&2
         rm -rf --one-file-system "$folder" "$folder.packages"
         mkdir -p "$IMAGES"
-        mmdebstrap --quiet --variant=minbase --include="$wanted" bookworm "$folder" >&2
+        case "$suite" in jammy | noble)
+            from=("--keyring=$(ubuntu_keyring)" "$UBUNTU")
+            [ "${from[0]}" != --keyring= ] || { echo "Bail out! no key of Ubuntu's archive at $UBUNTU" >&2; return 1; } ;;
+        esac
+        mmdebstrap --quiet --variant=minbase --include="$wanted" "${from[@]:0:1}" "$suite" "$folder" "${from[@]:1}" >&2 ||
+            { echo "Bail out! no image of $suite" >&2; return 1; }
         echo "$wanted" >"$folder.packages"
     fi
     echo "$folder"
+}
+
+version_of() { # NEW VERSION OUT: the same package under another version number
+    local tree was
+    tree=$(mktemp -d)
+    dpkg-deb -R "$1" "$tree"
+    was=$(sed -n 's/^Version: //p' "$tree/DEBIAN/control")
+    sed -i "s/^Version: .*/Version: $2/" "$tree/DEBIAN/control"
+    local site=$tree/usr/lib/$pkg/site-packages
+    sed -i "s/^Version: .*/Version: $2/" "$site/sbc_edge_agent-$was.dist-info/METADATA"
+    mv "$site/sbc_edge_agent-$was.dist-info" "$site/sbc_edge_agent-$2.dist-info"
+    rm -f "$tree/DEBIAN/md5sums"
+    dpkg-deb -Zgzip -z1 -b "$tree" "$3" >/dev/null
+    rm -rf "$tree"
 }
 
 begin() { # ROOT FILE...

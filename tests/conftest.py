@@ -1,6 +1,7 @@
 """Fixtures that every test may use."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,9 @@ from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED_DATA = Path(os.environ.get("SBC_EDGE_SHARED_DATA", ROOT.parent / "shared" / "data"))
+
+# A shell that runs the tests in its background has them ignore SIGINT, and the programs that they interrupt would, too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Deadlines measure the machine, not the code; the time bounds that matter are asserted where they are promised.
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -12,18 +12,22 @@ for screening to compare: it has read them.
 `AttemptTablePy` is the reference; its compiled twin (agent/native/attempts.c) is what the compiled hot path works on
 too.
 
-Identifiers are remembered as 64-bit hashes: a third of the memory. Python hashes bytes with SipHash and a key
-of this process, so a peer cannot construct two calls that collide (unless PYTHONHASHSEED is set); by chance
-it happens to one attempt in 10^13.
+Identifiers are remembered as 64-bit hashes (agent/hashing.py): a third of the memory. What `export` gives lets
+the next process know them again.
 """
 
+import struct
 from collections import deque
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 from agent import native
 from agent.calls.ticks import Ticks
+from agent.hashing import identify_py
 from agent.model import Scan
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 LIFETIME_SECONDS: Final = 40.0
 """Timer B ends the copies of a UDP INVITE after 64*T1 = 32 s (RFC 3261 17.1.1.2); the rest is margin."""
@@ -42,6 +46,13 @@ caller who reuses a finished transaction for another call."""
 
 SLICES: Final = 8
 """The lifetime is kept in steps of an eighth: what was last seen 40 s ago is forgotten after 40 to 45 s."""
+
+KEPT: Final = struct.Struct("<QQQQIBBBB")
+"""A transaction that survives a restart: key of its attempt, its own, numbers, CSeq number, place of its decision in
+the list beside it (from 1; 0: none), slices since its attempt was seen, copies, continuations, 1 if it is a further
+one of the attempt before it."""
+
+WORD: Final = (1 << 64) - 1
 
 FORGET_AT_ONCE: Final = 2
 """Expired attempts removed per new one. More than one, so that the removal overtakes the arrival."""
@@ -117,7 +128,7 @@ class AttemptTablePy:
     @staticmethod
     def fingerprint(calling: str, called: str) -> int:
         """What is remembered of the numbers of an attempt: a hash, the same one within this table alone."""
-        return hash((calling, called))
+        return identify_py(calling, called)
 
     def queued(self) -> int:
         """How many keys wait to be forgotten: each attempt has one."""
@@ -134,8 +145,8 @@ class AttemptTablePy:
             self._next_slice(now)
         cseq = scan.cseq
         tag = scan.from_tag
-        key = hash((trunk, scan.call_id, tag) if tag else (trunk, scan.call_id, tag, scan.from_uri))
-        transaction = hash((scan.branch, scan.sent_by, cseq, scan.request_uri))
+        key = identify_py(trunk, scan.call_id, tag, b"" if tag else scan.from_uri)
+        transaction = identify_py(scan.branch, scan.sent_by, b"%d" % cseq, scan.request_uri)
         entries = self._entries
         turn = clock.count
         known = entries.get(key)
@@ -170,7 +181,7 @@ class AttemptTablePy:
                 return _copy(follower)
         if len(first.followers) < FOLLOW_UPS:
             return self._follow_up(first, transaction, cseq)
-        return self._excess(hash((key, transaction)), transaction, cseq)
+        return self._excess(identify_py(b"%d" % key, b"%d" % transaction), transaction, cseq)
 
     def _follow_up(self, first: AttemptEntry, transaction: int, cseq: int) -> AttemptEntry:
         """A further transaction of the attempt: a fork if its CSeq was there before, else a retry."""
@@ -196,6 +207,73 @@ class AttemptTablePy:
         if len(self._entries) > self._capacity:
             self._forget_oldest()
         return entry
+
+    def export(self, now: float, part: int = 0, parts: int = 1) -> tuple[bytes, list[object], float]:
+        """Attempts whose copies may still come, the decisions on them, and seconds since the slice of time began that
+        ages count from. A decision may be there twice.
+
+        In several parts, so that it takes a while but never long: what comes in between two of them may be in none.
+        """
+        if not self._clock.start <= now < self._clock.end:
+            self._next_slice(now)
+        kept: list[bytes] = []
+        decisions: list[object] = []
+        entries = list(self._entries.items())
+        for key, first in entries[len(entries) * part // parts : len(entries) * (part + 1) // parts]:
+            age = self._clock.count - first.turn
+            if age > SLICES:
+                continue
+            for entry in (first, *first.followers):
+                place = 0
+                if entry.decision is not None:
+                    if not decisions or decisions[-1] is not entry.decision:
+                        decisions.append(entry.decision)
+                    place = len(decisions)
+                copies, numbers, cseq = min(entry.copies, COPIES + 1), entry.numbers & WORD, entry.cseq & WORD
+                follows = entry is not first
+                kept.append(
+                    KEPT.pack(key, entry.transaction, numbers, cseq, place, age, copies, entry.continuations, follows)
+                )
+        return b"".join(kept), decisions, self._clock.phase(now)
+
+    def restore(self, data: "Buffer", decisions: list[object], now: float, elapsed: float) -> int:
+        """Take back what another table exported; how many attempts. Only into a table that nothing else has come to.
+        `elapsed` are seconds since the slice of time began that its ages count from.
+
+        `decisions` are those that came with it, or what stands for them now: None for one that is not known any more.
+        Raises ValueError for what no table exported.
+        """
+        if memoryview(data).nbytes % KEPT.size:
+            raise ValueError("no whole number of transactions")
+        before = len(self._entries)
+        if not before:
+            self._clock.count += SLICES + 1
+        older = self._clock.resume(now, max(elapsed, 0.0))
+        aged: list[list[tuple[int, AttemptEntry]]] = [[] for _ in range(SLICES + 1)]
+        first: AttemptEntry | None = None
+        for key, transaction, numbers, cseq, place, age, copies, continuations, follows in KEPT.iter_unpack(data):
+            if place > len(decisions):
+                raise ValueError("a decision that is not there")
+            if age + older > SLICES or (follows and first is None):
+                first = None
+                continue
+            entry = _entry(Seen.RETRANSMISSION, transaction, cseq, self._clock.count - age - older)
+            entry.decision = decisions[place - 1] if place else None
+            entry.numbers, entry.copies, entry.continuations = numbers, copies, continuations
+            if not follows:
+                first = entry
+                aged[age + older].append((key, entry))
+            elif first is not None and len(first.followers) < FOLLOW_UPS:
+                first.followers += (entry,)
+        for age in range(SLICES, -1, -1):
+            fresh = [(key, entry) for key, entry in aged[age] if self._entries.setdefault(key, entry) is entry]
+            if fresh:
+                self._closed.append((self._clock.count - age, [key for key, _ in fresh]))
+        taken = len(self._entries) - before
+        while len(self._entries) > self._capacity:
+            self._forget_oldest()
+        self._check_head()
+        return taken
 
     def _next_slice(self, now: float) -> None:
         """Begin the slice of time that holds `now`; attempts of a slice long ago become due."""

@@ -23,6 +23,7 @@ from typing import Final
 
 from agent.calls.call import ANY_BRANCH, NO_DIALOGS, TRANSITIONS, Call, Event, State, meaning
 from agent.calls.ticks import Ticks
+from agent.hashing import identify
 from agent.model import Scan
 
 CAPACITY: Final = 1 << 17
@@ -108,7 +109,7 @@ class SessionTable:
         clock = self._clock
         if not clock.start <= now < clock.end:
             self._tick(now)
-        key = hash((call_id, from_tag))
+        key = identify(call_id, from_tag)
         call = self._calls.get(key)
         if call is not None:
             self._open_again(call, keys, branch)
@@ -146,11 +147,11 @@ class SessionTable:
         if not clock.start <= now < clock.end:
             self._tick(now)
         from_tag, to_tag = message.from_tag, message.to_tag
-        call = self._calls.get(hash((message.call_id, from_tag)))
+        call = self._calls.get(identify(message.call_id, from_tag))
         if call is not None:
             event = read(call, message, to_tag, True)
         else:  # the called side speaks: To and From swap (RFC 3261 12.2)
-            call = self._calls.get(hash((message.call_id, to_tag)))
+            call = self._calls.get(identify(message.call_id, to_tag))
             if call is None:
                 return
             event = read(call, message, from_tag, False)
@@ -159,7 +160,7 @@ class SessionTable:
 
     def knows(self, call_id: bytes, from_tag: bytes) -> bool:
         """Whether a call of this caller's tag is in progress."""
-        return hash((call_id, from_tag)) in self._calls
+        return identify(call_id, from_tag) in self._calls
 
     def note_answer(self, call_id: bytes, from_tag: bytes, to_tag: bytes, now: float) -> bool:
         """The call was answered, says who follows it himself; False if it is not in progress here."""
@@ -171,7 +172,7 @@ class SessionTable:
 
     def _told(self, call_id: bytes, from_tag: bytes, now: float, read: Callable[[Call], Event | None]) -> bool:
         self._tick(now)
-        call = self._calls.get(hash((call_id, from_tag)))
+        call = self._calls.get(identify(call_id, from_tag))
         if call is None:
             return False
         event = read(call)
@@ -184,6 +185,35 @@ class SessionTable:
         before = self.expired
         self._tick(now)
         return self.expired - before
+
+    def running(self) -> list[Call]:
+        """The calls in progress, as of the latest time that this table was told."""
+        return list(self._calls.values())
+
+    def moment(self, now: float) -> tuple[int, float]:
+        """What time it is in ticks, by which calls are timed, and how many seconds ago that one began."""
+        self._tick(now)
+        return self._clock.count, self._clock.phase(now)
+
+    def resume(self, now: float, since: float) -> int:
+        """Take up the ticks of a table before this one, in which one began `since` seconds ago: how many have since."""
+        passed = self._clock.resume(now, since)
+        self._tick(now)
+        return passed
+
+    def adopt(self, call: Call, left: int, ago: int) -> bool:
+        """Go on with a call of a process before this one: its deadline is `left` ticks away, it was opened `ago` ticks
+        before. Its `deadline`, `due` and `opened` are set here. False if it is there already, or there is no room."""
+        if call.key in self._calls or self.in_progress + call.reservations > self._capacity:
+            return False
+        call.opened = self._clock.count - ago
+        call.deadline = self._clock.count + min(max(left, 1), self._lasts[call.state])
+        self._look_again(call)
+        self._calls[call.key] = call
+        for name in call.keys:
+            self._counts[name] = self._counts.get(name, 0) + 1
+        self.in_progress += call.reservations
+        return True
 
     def _open_again(self, call: Call, keys: tuple[Hashable, ...], branch: bytes) -> None:
         """One more admitted INVITE with the identifiers of a call that is not over."""
@@ -224,7 +254,7 @@ class SessionTable:
         """The keys to look at in `tick`."""
         keys = self._wheel.get(tick)
         if keys is None:
-            keys = self._wheel[tick] = array("q")
+            keys = self._wheel[tick] = array("Q")
             heappush(self._heap, tick)
         return keys
 

@@ -22,6 +22,19 @@ class Ticks:
         self.count = 0
         self.start = self.end = 0.0  # an empty tick: the first call sets it
 
+    def phase(self, now: float) -> float:
+        """Seconds since the running tick began, as of `now`, which was taken in."""
+        return min(max(0.0, now - self.start), self.seconds)
+
+    def resume(self, now: float, since: float) -> int:
+        """Go on with the ticks of another clock, one of which began `since` seconds before `now`: how many have begun
+        since. A clock that has ticked already keeps to its own; nothing changes but where its ticks begin."""
+        passed = int(since / self.seconds)
+        if self.start == self.end:
+            self.start = now - (since - passed * self.seconds)
+            self.end = self.start + self.seconds
+        return passed
+
     def advance(self, now: float) -> int:
         """Take in the time; how many ticks began since the last call."""
         if self.start <= now < self.end or not isfinite(now):

@@ -7,6 +7,7 @@ to watch it in shadow mode or to keep it for good; the queue it never installs, 
 import argparse
 import signal
 import threading
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -21,6 +22,7 @@ from agent.model import ConfigError, ConfigErrors
 from agent.settings import as_table, fill
 
 if TYPE_CHECKING:
+    from agent.kernel.fast_path import FastPath
     from agent.kernel.nft import Nft
 
 EPILOG: Final = """\
@@ -34,6 +36,13 @@ examples:
 exit codes: 0 done; 1 not possible, or nothing is installed; 2 wrong usage"""
 
 SOURCES_SHOWN: Final = 20
+SOURCES_READ: Final = 1 << 17
+"""Of a program's map, which packets change meanwhile: a walk through it must end."""
+
+PROGRAM: Final = """\
+a program of eBPF, made of the same rules, drops at each Ethernet interface
+# what the table would drop as blocked or flood, before it comes here. It is there for as long as the agent lives, and
+# drops nothing when the agent has been silent for 2 s."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -95,6 +104,8 @@ def _plan(kernel: KernelSettings | None, queue: QueueSettings | None) -> int:
     from agent.kernel.tables import guard_table, queue_table  # noqa: PLC0415
 
     if kernel is not None:
+        if kernel.engine != "nftables" and kernel.mode == "enforce":
+            print(f"# engine = {kernel.engine}: {PROGRAM}")
         print(table_text(guard_table(kernel, {}, reassembles=True)), end="")
     if queue is not None:
         ports = ", ".join(map(str, sorted(set(queue.ports))))
@@ -104,6 +115,7 @@ def _plan(kernel: KernelSettings | None, queue: QueueSettings | None) -> int:
 
 
 def _apply(settings: KernelSettings | None, *, shadow: bool, hold: bool) -> int:
+    from agent.kernel.fast_path import BEAT_SECONDS, FastPath  # noqa: PLC0415
     from agent.kernel.nft import Nft  # noqa: PLC0415
     from agent.kernel.tables import GUARD, guard_table  # noqa: PLC0415
 
@@ -112,18 +124,39 @@ def _apply(settings: KernelSettings | None, *, shadow: bool, hold: bool) -> int:
     settings = replace(settings, on_death="hold" if hold else "pass")
     if shadow:
         settings = replace(settings, mode="shadow")
-    with Nft() as nft:
+    with Nft() as nft, closing(FastPath()) as program:
         nft.install(guard_table(settings, {}, reassembles=nft.reassembles()))
         if hold:
             print(f"installed table {GUARD}; `sbc-agent kernel remove` removes it")
             return OK
         print(f"installed table {GUARD}; it goes when this command ends (Ctrl-C)", flush=True)
+        print(_put_in_front(program, settings), flush=True)
         ended = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: ended.set())
-        ended.wait()
-        print(", ".join(f"{name}: {count:,}" for name, count in nft.counters(GUARD).items()))
+        while not ended.wait(BEAT_SECONDS):
+            program.beat()
+        early = program.counts()
+        counts = nft.counters(GUARD).items()
+        print(", ".join(f"{name}: {count + early.get(name, 0):,}" for name, count in counts))
     return OK
+
+
+def _put_in_front(program: "FastPath", settings: KernelSettings) -> str:
+    """Open the program if it is wanted; in words, whether it is there. Raises OSError if it must be and cannot."""
+    if settings.engine == "nftables" or settings.mode == "shadow":
+        return "no program of eBPF is in front of it"
+    try:
+        program.open(settings, {})
+    except OSError as error:
+        if settings.engine == "ebpf":
+            raise
+        return f"no program of eBPF is in front of it: {error.strerror or error}"
+    program.beat()
+    assert program.way is not None
+    return (
+        f"in front of it, a program of eBPF ({program.way.title}) on {', '.join(program.interfaces) or 'no interface'}"
+    )
 
 
 def _status(*, as_json: bool) -> int:
@@ -140,6 +173,7 @@ def _status(*, as_json: bool) -> int:
             }
             for name, table in found.items()
         }
+    report |= _programs()
     if as_json:
         print_json(report)
     elif not report:
@@ -175,13 +209,38 @@ def _sources(nft: "Nft", table: str) -> list[dict[str, object]]:
     return out
 
 
+def _programs() -> dict[str, dict[str, object]]:
+    """The program in front of the guard's table, if there is one. To see it takes root."""
+    from ipaddress import ip_address  # noqa: PLC0415
+
+    from agent.kernel.ebpf import programs, supported  # noqa: PLC0415
+    from agent.kernel.ebpf_guard import COUNTED, COUNTS, SOURCES, over_limit, source_of  # noqa: PLC0415
+    from agent.kernel.fast_path import program_name  # noqa: PLC0415
+
+    try:
+        # With XDP there is one for each interface, and they share their maps.
+        found = next(programs(program_name()), None) if supported() else None
+        if found is None:
+            return {}
+        with closing(found):
+            counts = dict(zip(COUNTED, found.maps[COUNTS].sums(), strict=True))
+            sources = found.maps.get(SOURCES)  # there is none without a limit
+            over = [] if sources is None else [(over_limit(value), key) for key, value in sources.items(SOURCES_READ)]
+    except OSError as error:
+        complain(f"whether a program of eBPF is there cannot be seen: {error.strerror or error}")
+        return {}
+    over = sorted((one for one in over if one[0]), reverse=True)[:SOURCES_SHOWN]
+    told = [{"source": str(ip_address(source_of(key))), "over_limit": number} for number, key in over]
+    return {"ebpf": {"packets": counts, "sources": told}}
+
+
 def _print_table(name: str, report: dict[str, object]) -> None:
-    holder = report["held_by"]
+    holder = report.get("held_by")
     held = f"held by the process with netlink port {holder}" if holder else "held by nobody: stays until removed"
     packets, sources = report["packets"], report["sources"]
     assert isinstance(packets, dict)
     assert isinstance(sources, list)
-    print(f"table {name}, {held}")
+    print(f"table {name}, {held}" if "held_by" in report else "a program of eBPF in front of it has dropped")
     print_table("", ("what", "packets"), [(word, f"{count:,}") for word, count in packets.items()])
     if sources:
         rows = [(str(one["source"]), *_words(one)) for one in sources]

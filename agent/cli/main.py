@@ -18,6 +18,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "top": ("agent.cli.top", "show live what the running agent is deciding"),
     "drain": ("agent.cli.drain", "let the running agent finish what it has and end"),
     "enroll": ("agent.cli.enroll", "join the fleet of a controller, with a token of its operator"),
+    "upgrade": ("agent.cli.upgrade", "put another version in force on this host, and the one before back if it fails"),
+    "downgrade": ("agent.cli.downgrade", "put the version before this one back"),
     "records": ("agent.cli.records", "show or export the records of calls that the agent keeps on disk"),
     "explain": ("agent.cli.explain", "show what the agent knew of one call and why it decided so"),
     "replay": ("agent.cli.replay", "screen the calls of a capture file and show what would be refused"),

@@ -120,7 +120,7 @@ def _limit(spec: LimitSpec) -> str:
     if spec.sessions:
         parts.append(f"over {_count(spec.sessions, 'call')} in progress")
     by = "in all" if spec.scope.value == "global" else f"by {spec.scope.value}"
-    chosen = sorted({*spec.trunks, *spec.customers, *spec.called_prefixes})
+    chosen = sorted({*spec.trunks, *spec.customers, *spec.called_prefixes, *spec.attestations})
     return f"{by}{' ' + ', '.join(chosen) if chosen else ''}: {'; '.join(parts)}"
 
 

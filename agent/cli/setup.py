@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from agent.cli.output import BAD_INPUT, OK, complain
+from agent.cli.setup_upgrades import add_upgrades, upgrades
 from agent.config import CONFIG_FILE
 from agent.model import ConfigError, ConfigErrors
 
@@ -37,6 +38,7 @@ examples:
   sbc-agent setup --yes --dry-run                   what would be written?
   sbc-agent setup --yes --way queue --trunk carrier-east=198.51.100.0/28 --trunk pbx=203.0.113.10
   sbc-agent setup --service                         after a change of agent.toml: the service's privileges, only
+  sbc-agent setup --upgrades on --repository https://packages.example.net/sbc-edge --key sbc-edge.asc
 
 exit codes: 0 done; 1 not possible, and nothing was written; 2 wrong usage; 130 interrupted"""
 
@@ -59,6 +61,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print what would be written, and write nothing")
     parser.add_argument("--force", action="store_true", help="overwrite files that are there")
     parser.add_argument("--service", action="store_true", help="only write the drop-in of the service for agent.toml")
+    add_upgrades(parser)
 
 
 def _trunk(text: str) -> tuple[str, tuple[IPv4Network | IPv6Network, ...]]:
@@ -75,6 +78,8 @@ def _trunk(text: str) -> tuple[str, tuple[IPv4Network | IPv6Network, ...]]:
 def run(args: argparse.Namespace) -> int:
     """Returns 0, or 1 if something is in the way; then nothing was written."""
     try:
+        if args.upgrades is not None or args.repository is not None:
+            return upgrades(args)
         if args.service:
             return _service(args)
         return _first(args)

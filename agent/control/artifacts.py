@@ -23,7 +23,9 @@ from agent.files import map_file, replace_file, unmap
 from agent.numbers.listfile import FORMAT_VERSION
 
 DNO: Final = "dno"
-KINDS: Final = (DNO, "trust-list", "crl")
+TRUST_LIST: Final = "trust-list"
+CRL: Final = "crl"
+KINDS: Final = (DNO, TRUST_LIST, CRL)
 
 SIZE_MAX: Final = 1 << 30
 """Bytes of one list. The largest commercial ones have 20 MB."""
@@ -33,6 +35,9 @@ MANIFESTS_MAX: Final = 64
 
 MARGIN: Final = 64 << 20
 """Bytes of the disk that a download leaves to others."""
+
+SWEEP_MAX: Final = 1000
+"""Files that go at a time; there are some tens at most, unless somebody else writes here."""
 
 CHUNK_MAX: Final = 1 << 20
 PIECE: Final = 1 << 20
@@ -110,6 +115,11 @@ class ArtifactFiles:
         except OSError:
             return False
 
+    def vouch(self, manifests: Iterable[Manifest]) -> None:
+        """The controller stands for these now: their files say so to whoever asks how old they are. Raises OSError."""
+        for manifest in manifests:
+            os.utime(self.path(manifest.sha256))
+
     def begin(self) -> None:
         """Make the directory. Raises OSError."""
         make_directory(self._directory)
@@ -148,13 +158,30 @@ class ArtifactFiles:
             delta.unlink(missing_ok=True)
         return self.adopt(made, manifest.sha256)
 
-    def sweep(self, needed: Iterable[Manifest]) -> None:
-        """Let go of lists that nobody needs, and of what was left of downloads. Raises OSError."""
+    def sweep(self, needed: Iterable[Manifest], published: Iterable[Manifest]) -> int:
+        """Let go of lists that nobody needs, of what was left of downloads, and of names that are published no more.
+
+        How many files, SWEEP_MAX at most. Nobody may be fetching meanwhile. Raises OSError.
+        """
         names = {manifest.sha256.hex() for manifest in needed}
-        for path in self._directory.iterdir():
-            match = _FILE.fullmatch(path.name)
-            if path.name.endswith(".tmp") or (match is not None and match[1] not in names):
-                path.unlink(missing_ok=True)
+        links = {f"{manifest.kind}-{manifest.name}" for manifest in published}
+        gone = 0
+        with os.scandir(self._directory) as entries:
+            for entry in entries:
+                if gone < SWEEP_MAX and self._is_left_over(entry, names, links):
+                    Path(entry.path).unlink(missing_ok=True)
+                    gone += 1
+        return gone
+
+    def _is_left_over(self, entry: os.DirEntry[str], names: set[str], links: set[str]) -> bool:
+        if entry.is_symlink():
+            return entry.name.startswith(tuple(f"{kind}-" for kind in KINDS)) and entry.name not in links
+        match = _FILE.fullmatch(entry.name)
+        if match is None:
+            return entry.name.endswith(".tmp")
+        # What is whole needs no delta any more; a part of it may be what will mend it.
+        was_delta = match[2] is not None and match[2] != ".part"
+        return match[1] not in names or (was_delta and (self._directory / match[1]).exists())
 
     def publish(self, manifests: Iterable[Manifest]) -> None:
         """Have a name that does not change for each list: "dno-industry" and so on, for other parts' settings."""

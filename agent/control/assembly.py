@@ -28,6 +28,9 @@ from agent.control.settings import ControllerSettings
 from agent.control.shadow import Shadow
 from agent.control.soak import Vitals
 from agent.control.standing import Places, Standing
+from agent.control.trust import Trust
+from agent.control.upgrades import Upgrades
+from agent.host import upgrade_files
 from agent.ops.admin import Find
 from agent.ops.log import Log
 from agent.ops.policy_keeper import PolicyKeeper
@@ -56,6 +59,7 @@ class Fleet:
 
     link: ControlLink
     channels: Channels
+    upgrades: Upgrades
 
 
 def assemble(
@@ -65,11 +69,13 @@ def assemble(
     keeper: PolicyKeeper,
     standing: Standing,
     around: Around,
+    trust: Trust,
     log: Log,
 ) -> Fleet:
     """Everything, not yet started."""
     places, channels = Places.of(settings), Channels(settings)
-    session = Session(Offers(standing.offer, standing.journal), partial(vitals, readings))
+    upgrades = Upgrades(upgrade_files.Places(), log, time.time)
+    session = Session(Offers(standing.offer, standing.journal), partial(vitals, readings, upgrades))
     renewal = Renewal(
         places.credentials, channels, log, lambda: time.time() + session.clock_offset, time.monotonic, random.random
     )
@@ -81,26 +87,30 @@ def assemble(
         find=around.find,
         replay=shadow.replay,
         drain=around.drain,
+        upgrade=upgrades.ask,
     )
     performer = Performer(
         session,
         standing,
         places,
-        Preparer(places.artifacts, channels, renewal.artifact_keys),
+        Preparer(places.artifacts, channels, renewal.artifact_keys, trust),
         Commands(abilities, around.tail, log),
         keeper,
         lambda: service.policy,
         log,
     )
     identity = Identity("", secrets.token_hex(16), readings.version, CAPABILITIES)
-    return Fleet(ControlLink(performer, channels, renewal, identity, log), channels)
+    link = ControlLink(performer, channels, renewal, identity, log, upgrades.capabilities)
+    return Fleet(link, channels, upgrades)
 
 
-def vitals(readings: Readings) -> Vitals:
+def vitals(readings: Readings, upgrades: Upgrades) -> Vitals:
     """How the agent does, from memory."""
     tally = readings.service.tally
     refusals = sum(count for (_, action), count in tally.by_rule.items() if action in ("refuse", "drop"))
-    return Vitals(tally.attempts, refusals, readings.service.screening.failures, readings.health(), readings.counters())
+    failures = readings.service.screening.failures
+    health, counters, upgrade = readings.health(), readings.counters(), upgrades.report()
+    return Vitals(tally.attempts, refusals, failures, health, counters, upgrade)
 
 
 def diagnostics(config: "Config", readings: Readings, session: Session) -> str:

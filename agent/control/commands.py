@@ -1,6 +1,7 @@
 """What an operator may have this agent do from afar: a short list, each bounded. Knows no stream and no protobuf.
 
-Everything else is done on the host. None of these changes a policy, reads a key or runs what somebody sends.
+Everything else is done on the host. None of these changes a policy, reads a key or runs what somebody sends: an upgrade
+names a version of our own package, and needs an administrator of the host who lets a helper of his do that.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ from agent.model import Allow
 from agent.ops.log import Log
 from agent.screening import Decision, Passed, passed
 
-WORDS: Final = frozenset({"status", "explain", "tail", "drain", "diagnostics", "replay"})
+WORDS: Final = frozenset({"status", "explain", "tail", "drain", "diagnostics", "replay", "upgrade"})
 
 PIECE_MAX: Final = 200 << 10
 """Bytes of JSON in one answer; the controller takes messages of 1 MiB."""
@@ -38,13 +39,18 @@ Replay = Callable[[bytes, float], Awaitable[Sequence[str]]]
 
 @dataclass(frozen=True, slots=True)
 class Abilities:
-    """What the daemon lends to commands. `find` and `replay` raise LookupError, saying why there is no answer."""
+    """What the daemon lends to commands. `find` and `replay` raise LookupError, saying why there is no answer.
+
+    So does `upgrade`, of a version, the id of an upgrade and its soak in seconds (0: as usual). It only asks for it;
+    what comes of it is in health reports.
+    """
 
     status: Callable[[], str]
     diagnostics: Callable[[], str]
     find: Callable[[str], Awaitable[Sequence[str]]]
     replay: Replay
     drain: Callable[[], None]
+    upgrade: Callable[[str, str, float], Awaitable[object]]
 
 
 class Tail:
@@ -144,6 +150,8 @@ class Commands:
                 await self._say(command, await abilities.replay(command.policy, window), send)
             case "tail":
                 await self._follow(command, send)
+            case "upgrade":
+                await abilities.upgrade(command.argument, command.upgrade, command.duration)
             case "drain":
                 pass  # after its answer
 

@@ -58,18 +58,25 @@ def _ahead() -> float:
 
 
 class ControlLink:
-    """`identity` says who speaks; "" as instance until it is enrolled."""
+    """`identity` says who speaks; "" as instance until it is enrolled. `granted` are capabilities by the host."""
 
     name = "controller"
 
     def __init__(
-        self, performer: Performer, channels: Channels, renewal: Renewal, identity: Identity, log: Log
+        self,
+        performer: Performer,
+        channels: Channels,
+        renewal: Renewal,
+        identity: Identity,
+        log: Log,
+        granted: Callable[[], tuple[str, ...]] = tuple,
     ) -> None:
         self._performer = performer
         self._session = performer.session
         self._channels = channels
         self._renewal = renewal
         self._identity = identity
+        self._granted = granted
         self._log = log
         self._backoff = Backoff(random.random)
         self._tasks: list[asyncio.Task[None]] = []
@@ -236,7 +243,7 @@ class ControlLink:
             credentials.instance_uid if credentials is not None else identity.instance_uid,
             identity.boot_id,
             identity.version,
-            identity.capabilities,
+            (*identity.capabilities, *self._granted()),
         )
 
     async def _write(self, call: Any, hang_up: Callable[[ControllerError | None], None]) -> None:

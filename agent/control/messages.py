@@ -11,6 +11,9 @@ from typing import Final
 CAPABILITIES: Final = ("artifact.delta", "command.v1", "policy.v1", "quota.lease")
 """What this agent can do beside what is always there; a part that brings more adds it in the composition root."""
 
+UPGRADE: Final = "upgrade.v1"
+"""Capability of an agent whose host lets its controller upgrade it."""
+
 
 class Code(IntEnum):
     """Statuses that we use in problems, numbered as gRPC numbers them."""
@@ -133,6 +136,16 @@ class OfferReport:
 
 
 @dataclass(frozen=True, slots=True)
+class UpgradeReport:
+    """How far the upgrade of this id came on this host."""
+
+    id: str
+    version: str
+    phase: Phase
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class HealthReport:
     """`components`: name to (healthy, in words). `attempts` and `refusals` since the last report."""
 
@@ -142,6 +155,7 @@ class HealthReport:
     active: InForce
     attempts: int
     refusals: int
+    upgrade: UpgradeReport | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +190,7 @@ class Command:
     word: str
     expires_at: float | None
     argument: str = ""
+    upgrade: str = ""
     duration: float = 0.0
     refused_only: bool = False
     policy: bytes = b""

@@ -245,13 +245,13 @@ class Offers:
         again = self._confirmed == offer
         self._confirmed = offer
         self._journal = replace(self._journal, floors=self._floors_with(offer), begun=self._begun_but(offer))
-        return [Note(self._journal), *([] if again else [self._report(offer, Phase.CONFIRMED)])]
+        return [Note(self._journal), *([] if again else self._said_confirmed(offer))]
 
     def not_kept(self, offer: Offer, why: str, now: float) -> list[Effect]:
         """The disk did not take it: until it does, it is not confirmed."""
         if self._adopting == offer:
             self._adopting = None  # the same content is there under its old number
-            return [Note(self._journal), self._report(offer, Phase.CONFIRMED)]
+            return [Note(self._journal), *self._said_confirmed(offer)]
         trial = self._trial
         if trial is not None and trial.offer.content == offer.content:
             trial.keeping = False
@@ -315,13 +315,19 @@ class Offers:
         self._last = OfferReport(offer.generation, offer.sha256, phase, problem, self.active)
         return Report(self._last)
 
+    def _said_confirmed(self, offer: Offer) -> list[Effect]:
+        """Unless another one has come into force while this went to disk: then the word is about that one."""
+        return [] if self._trial is not None else [self._report(offer, Phase.CONFIRMED)]
+
     def _give_up(self) -> list[Effect]:
         candidate, self._candidate = self._candidate, None
         return [] if candidate is None else [GiveUp()]
 
     def _floors_with(self, offer: Offer) -> dict[tuple[str, str], int]:
-        needed = {(m.kind, m.name): m.generation for m in offer.manifests}
-        others = {key: generation for key, generation in self._journal.floors.items() if key not in needed}
+        # Never down: bytes that are here already are not looked at again, whatever generation comes with them.
+        floors = self._journal.floors
+        needed = {(m.kind, m.name): max(m.generation, floors.get((m.kind, m.name), 0)) for m in offer.manifests}
+        others = {key: generation for key, generation in floors.items() if key not in needed}
         return {**dict(list(others.items())[-FLOORS_MAX:]), **needed}
 
     def _ends_of(self, offer: Offer) -> int:

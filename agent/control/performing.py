@@ -16,10 +16,11 @@ from typing import Any, Final
 from agent.control import steps
 from agent.control.commands import Commands
 from agent.control.errors import ControllerError
-from agent.control.messages import Code, CommandAnswer, FromAgent, Manifest, Offer, Problem, ToAgent
+from agent.control.messages import Code, CommandAnswer, FromAgent, Offer, Problem, ToAgent
 from agent.control.preparing import Later, Preparer, Refused
-from agent.control.session import Effect, HangUp, Identity, Rehash, Run, Send, Session, StopCommands
+from agent.control.session import Effect, HangUp, Identity, Rehash, Run, Send, Session, State, StopCommands
 from agent.control.standing import Places, Standing
+from agent.control.trust import documents_of
 from agent.ops.log import Log
 from agent.ops.policy_keeper import PolicyKeeper
 from agent.policy.policy import Policy
@@ -47,7 +48,8 @@ class Performer:
         self.session = session
         self.disk = ""
         """What the disk did not take or keep; "" all is well."""
-        self.counts = dict.fromkeys(("offers", "confirmed", "rejected", "rolled_back", "commands", "repairs"), 0)
+        names = ("offers", "confirmed", "rejected", "rolled_back", "commands", "repairs", "swept_files")
+        self.counts = dict.fromkeys(names, 0)
         self._say: Callable[[FromAgent], None] = _unheard
         self._hang_up: Callable[[ControllerError], None] = _unheard
         self._places = places
@@ -55,6 +57,7 @@ class Performer:
         self._commands = commands
         self._keeper = keeper
         self._in_force = in_force
+        self._trust = preparer.trust
         self._log = log
         self._turn = asyncio.Lock()
         self._fallback = standing.policy
@@ -65,6 +68,7 @@ class Performer:
         self._running: dict[str, asyncio.Task[None]] = {}
         self._others: set[asyncio.Task[None]] = set()
         self._events: set[asyncio.Task[None]] = set()
+        self._tidying = asyncio.Lock()
         self._since: float | None = None
         self.disk = "; ".join(standing.problems)
         if standing.offer is not None:
@@ -104,6 +108,8 @@ class Performer:
 
         def beat() -> Sequence[Effect]:
             self.session.offers.strayed = self._managed is not None and self._in_force() is not self._managed
+            if self.session.state is State.OPEN:
+                self._trust.vouch()
             return self.session.tick(time.monotonic(), time.time())
 
         await self._event(beat)
@@ -217,10 +223,13 @@ class Performer:
         offers = self.session.offers
         fetched = self._preparer.fetched
         try:
+            async with self._tidying:  # who begins waits until nothing is swept; from then on nothing is
+                pass
             policy = await self._preparer.prepare(offer, offers.floors, self._lists())
         except Refused as error:
             self._log.error("offer refused", generation=offer.generation, error=str(error.problem))
             await self._came_out(partial(offers.refused, offer, error.problem))
+            self._beside(self._sweep(), "sweep")  # what came of its lists is of no use
         except Later as error:
             progress = self._preparer.fetched > fetched
             await self._came_out(partial(offers.postponed, offer, str(error), time.monotonic(), progress=progress))
@@ -252,15 +261,22 @@ class Performer:
         offers = self.session.offers
         vitals = self.session.vitals()
         try:
+            await self._trust_by(offer)
             await self._keeper.take(policy, managed=True)
         except Exception as error:  # told to the log by the keeper; the old policy is in force
+            await self._trust_by(offers.confirmed)
             problem = Problem(Code.INTERNAL, f"cannot be put into force: {type(error).__name__}: {error}"[:300])
             return self._follow(offers.refused(offer, problem))
         self._managed = policy
         self._policies[offer.content] = policy
         return self._follow(offers.applied(offer, vitals, time.monotonic()))
 
+    async def _trust_by(self, offer: Offer | None) -> None:
+        """Whoever verifies calls goes by the lists of this offer."""
+        await self._trust.give(documents_of(offer.manifests if offer is not None else (), self._places.artifacts))
+
     async def _reinstate(self, offer: Offer | None) -> None:
+        await self._trust_by(offer)
         if offer is None:
             self._managed = None
             await self._keeper.take(self._fallback, managed=False)
@@ -299,7 +315,7 @@ class Performer:
         confirmed = offers.confirmed
         if confirmed is None:
             return
-        slots, lists = await asyncio.to_thread(self._look, confirmed)
+        slots, lists = await asyncio.to_thread(self._look, confirmed, there=self.session.state is State.OPEN)
         if slots or lists:
             self.counts["repairs"] += 1
             self._log.error("what is on disk has changed, and is mended", policy=slots, lists=lists)
@@ -308,25 +324,38 @@ class Performer:
             return self._follow(offers.damaged(slots=slots, lists=lists)) if offers.confirmed == confirmed else ()
 
         await self._event(settle)
+        await self._sweep()
 
-    def _look(self, confirmed: Offer) -> tuple[bool, bool]:
-        """Whether the slot, and whether a list is damaged."""
-        slots = self._places.slots
+    def _look(self, confirmed: Offer, *, there: bool) -> tuple[bool, bool]:
+        """Whether the slot, and whether a list is damaged. `there`: the controller is, and stands for its lists."""
+        slots, files = self._places.slots, self._places.artifacts
         whole = slots.holds(confirmed)
-        return not whole or bool(slots.problems), not all(map(self._places.artifacts.intact, confirmed.manifests))
+        intact = all(map(files.intact, confirmed.manifests))
+        if there and intact:
+            with contextlib.suppress(OSError):  # then they are held to be older than they are
+                files.vouch(confirmed.manifests)
+        return not whole or bool(slots.problems), not intact
 
     async def _sweep(self) -> None:
-        needed: list[Manifest] = []
-        offers = self.session.offers
-        for offer in (*await asyncio.to_thread(self._places.slots.load), offers.soaking, offers.in_the_making):
-            needed += () if offer is None else offer.manifests
-        published = () if offers.confirmed is None else offers.confirmed.manifests
+        """Let go of lists that neither what is in force, nor what is kept to go back to, nor what soaks needs."""
+        files, offers = self._places.artifacts, self.session.offers
         try:
-            await asyncio.to_thread(self._places.artifacts.begin)
-            await asyncio.to_thread(self._places.artifacts.publish, published)
-            await asyncio.to_thread(self._places.artifacts.sweep, needed)
+            async with self._tidying:
+                kept = await asyncio.to_thread(self._places.slots.load)
+                published = () if offers.confirmed is None else offers.confirmed.manifests
+                await asyncio.to_thread(files.begin)
+                await asyncio.to_thread(files.publish, published)
+                if self._preparing is not None:
+                    return  # what comes in is needed; when it has come out, this is done again
+                known = [offer for offer in (*kept, offers.confirmed, offers.soaking) if offer is not None]
+                needed = [manifest for offer in known for manifest in offer.manifests]
+                swept = await asyncio.to_thread(files.sweep, needed, published)
         except OSError as error:
             self._log.warning("cannot tidy up lists", error=str(error))
+            return
+        self.counts["swept_files"] += swept
+        if swept:
+            self._log.info("lists swept", files=swept)
 
     def _lists(self) -> dict[tuple[str, str], bytes]:
         """What is here of each list."""

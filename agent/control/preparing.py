@@ -10,9 +10,10 @@ from typing import Final, Protocol
 
 from grpc import aio
 
-from agent.control.artifacts import DNO, ArtifactFiles, Corrupt, Download, Unfit, faults_of
+from agent.control.artifacts import CRL, DNO, TRUST_LIST, ArtifactFiles, Corrupt, Download, Unfit, faults_of
 from agent.control.errors import ControllerError, Trouble, of_rpc
 from agent.control.messages import Code, FieldViolation, Manifest, Offer, Problem
+from agent.control.trust import Trust, documents_of
 from agent.control.wire import chunk_of, fetch_request, policy_of
 from agent.loading import open_list
 from agent.model import ConfigError, ConfigErrors
@@ -51,8 +52,11 @@ class Opener(Protocol):
 class Preparer:
     """`keys` gives the keys that sign lists. Counts bytes that came."""
 
-    def __init__(self, files: ArtifactFiles, channels: Opener, keys: Callable[[], Mapping[str, bytes]]) -> None:
+    def __init__(
+        self, files: ArtifactFiles, channels: Opener, keys: Callable[[], Mapping[str, bytes]], trust: Trust
+    ) -> None:
         self.fetched = 0
+        self.trust = trust
         self._files = files
         self._channels = channels
         self._keys = keys
@@ -70,7 +74,11 @@ class Preparer:
         except OSError as error:
             raise Later(f"{error.filename or 'disk'}: {error.strerror or error}") from None
         try:
-            return await asyncio.to_thread(compile_offer, offer, self._files)
+            policy = await asyncio.to_thread(compile_offer, offer, self._files)
+            await self.trust.check_given(documents_of(offer.manifests, self._files))
+            return policy
+        except OSError as error:
+            raise Later(f"{error.filename or 'disk'}: {error.strerror or error}") from None
         except ConfigError as error:
             raise Refused(problem_of(violations(error))) from None
 
@@ -153,6 +161,16 @@ def compile_offer(offer: Offer, files: ArtifactFiles) -> Policy:
             lists[name] = open_list(files.path(manifest.sha256))
         except ConfigError as error:
             errors.append(ConfigError(f"artifacts[{n}]", error.reason))
+    there = {(manifest.kind, manifest.name) for manifest in offer.manifests}
+    for field, kind, names in (
+        ("identity.trust_lists", TRUST_LIST, message.identity.trust_lists),
+        ("identity.crls", CRL, message.identity.crls),
+    ):
+        errors += [
+            ConfigError(f"{field}[{i}]", "is not among the artifacts of the offer")
+            for i, name in enumerate(names)
+            if (kind, name) not in there
+        ]
     if errors:
         raise ConfigErrors(errors)
     return compile_policy(message, lists)

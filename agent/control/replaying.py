@@ -35,6 +35,9 @@ CHANGES_MAX: Final = 5000
 SECONDS_MAX: Final = 60.0
 """After which it says how far it came: 20,000 records a second are decided twice."""
 
+LEFT_OUT_MAX: Final = 256
+"""Rules that are named as left out."""
+
 NO_CLOCK: Final = 1_000_000.0
 NATIONAL_MIN: Final = 7
 """Digits of a number that is written with its country; shorter ones are dialled codes."""
@@ -104,8 +107,8 @@ def compare(found: Iterator[Record], before: Policy, after: Policy, until: float
         sums["not_replayed"] = unreadable
     if not whole:
         sums["ended_early"] = True
-    if any(limit.sessions for policy in (before, after) for limit in policy.limits):
-        sums["left_out"] = "limits of calls in progress: records do not say when calls ended"
+    if left_out := _left_out(before, after):
+        sums["left_out"] = left_out
     yield json.dumps(sums)
 
 
@@ -131,6 +134,18 @@ def observation_of(record: Mapping[str, Any], number: int) -> tuple[Observation,
         str(record.get("customer", "")),
     )
     return observation, _verification(record.get("verification"))
+
+
+def _left_out(before: Policy, after: Policy) -> dict[str, str]:
+    """Rules that took no part, or not as they would have, and why."""
+    left: dict[str, str] = {}
+    for limit in (*before.limits, *after.limits):
+        if limit.sessions:
+            also = "; its rate was replayed" if limit.rate is not None else ""
+            left[limit.name] = f"calls in progress are not counted: records do not say when calls ended{also}"
+        elif limit.fleet is not None:
+            left[limit.name] = "is the fleet's, and was replayed with its whole rate: records do not hold the shares"
+    return dict(sorted(left.items())[:LEFT_OUT_MAX])
 
 
 def _without_sessions(policy: Policy) -> Policy:

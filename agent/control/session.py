@@ -241,6 +241,7 @@ class Session:
             active=self.offers.active,
             attempts=max(0, vitals.attempts - told[0]),
             refusals=max(0, vitals.refusals - told[1]),
+            upgrade=vitals.upgrade,
         )
 
 

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from agent.control.messages import UpgradeReport
+
 EVIDENCE: Final = 50
 """Call attempts below which a share of refusals says nothing."""
 
@@ -38,6 +40,7 @@ class Vitals:
     failures: int = 0
     components: Mapping[str, tuple[bool, str]] = field(default_factory=dict)
     counters: Mapping[str, int] = field(default_factory=dict)
+    upgrade: UpgradeReport | None = None
 
     def ill(self) -> dict[str, str]:
         """The parts that are not well, and why."""

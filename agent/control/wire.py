@@ -47,6 +47,7 @@ COMMANDS: Final = {
     "drain": "drain",
     "collect_diagnostics": "diagnostics",
     "replay_policy": "replay",
+    "upgrade": "upgrade",
 }
 """Field of the contract's oneof to our word."""
 
@@ -161,6 +162,10 @@ def _health(report: HealthReport) -> pb.HealthReport:
     _set_time(message.at, report.at)
     for name, (healthy, detail) in report.components.items():
         message.components.add(component=name, healthy=healthy, detail=detail)
+    if (upgrade := report.upgrade) is not None:
+        phase = pb.OfferPhase.Name(upgrade.phase)
+        state = pb.UpgradeState(id=upgrade.id, version=upgrade.version, phase=phase, why=upgrade.why)
+        message.upgrade.CopyFrom(state)
     return message
 
 
@@ -181,10 +186,12 @@ def _command(command: pb.Command) -> Command:
         id=command.id,
         word=COMMANDS.get(field, ""),
         expires_at=_time_of(command.expires_at) if command.HasField("expires_at") else None,
-        argument=command.explain.call_id if field == "explain" else "",
+        argument={"explain": command.explain.call_id, "upgrade": command.upgrade.version}.get(field, ""),
+        upgrade=command.upgrade.id if field == "upgrade" else "",
         duration={
             "tail": _seconds(command.tail.duration, SOAK_MAX),
             "replay_policy": _seconds(command.replay_policy.window, SOAK_MAX),
+            "upgrade": _seconds(command.upgrade.soak, SOAK_MAX),
         }.get(field, 0.0),
         refused_only=field == "tail" and command.tail.refused_only,
         policy=command.replay_policy.policy if field == "replay_policy" else b"",

@@ -10,6 +10,7 @@ from agent.host.check_files import is_root
 from agent.host.finding import Finding, fault, ok, skipped, warning
 from agent.host.interfaces import interfaces
 from agent.host.unit import DROP_IN, drop_in, needs
+from agent.kernel.settings import KernelSettings
 
 QUEUES: Final = Path("/proc/net/netfilter/nfnetlink_queue")
 UNITS: Final = Path("/lib/systemd/system")
@@ -51,6 +52,8 @@ def netfilter(config: Config) -> Iterator[Finding]:
     try:
         with Nft() as nft:
             yield ok("netfilter", "the kernel has nf_tables")
+            if config.kernel is not None:
+                yield from _programs(config.kernel)
             if config.queue is not None:
                 yield from _queue(config.queue.number, nft.way_to_queue() is not None)
                 if not nft.reassembles():
@@ -61,6 +64,25 @@ def netfilter(config: Config) -> Iterator[Finding]:
                     )
     except OSError as error:
         yield fault("netfilter", f"no nf_tables: {error.strerror or error}", "modprobe nf_tables")
+
+
+def _programs(settings: KernelSettings) -> Iterator[Finding]:
+    """Whether the guard's engine is eBPF. Root has what the service may lack: `privileges` looks at that."""
+    if settings.engine == "nftables":
+        return
+    from agent.kernel.fast_path import FastPath  # noqa: PLC0415
+
+    try:
+        way = FastPath().probe(settings)
+    except OSError as error:
+        why = (error.strerror or str(error)).splitlines()[0]
+        if settings.engine == "ebpf":
+            yield fault("ebpf", f"the guard cannot start: {why}", 'set engine = "auto" in [kernel]')
+        else:
+            words = f"floods are dropped by nf_tables alone, at more than twice the cost: {why}"
+            yield warning("ebpf", words, 'Linux 5.9, better 6.6; or set engine = "nftables" in [kernel]')
+    else:
+        yield ok("ebpf", f"floods are dropped where packets enter ({way.title})")
 
 
 def _queue(number: int, is_there: bool) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from agent.config import Config
-from agent.kernel.capabilities import NET_ADMIN, NET_RAW
+from agent.kernel.capabilities import BPF, NET_ADMIN, NET_RAW
 
 UNIT: Final = "sbc-edge-agent.service"
 DROP_IN: Final = Path("/etc/systemd/system") / f"{UNIT}.d" / "50-sbc-agent-setup.conf"
@@ -26,7 +26,8 @@ NEEDS: Final = {
     "queue": ((NET_ADMIN, NET_RAW), ("AF_NETLINK",)),
 }
 """Sections of agent.toml to capabilities and families of sockets: packet sockets and rtnetlink to capture, nf_tables
-and nfnetlink_queue to guard and to queue, raw sockets to answer from the SBC's own address."""
+and nfnetlink_queue to guard and to queue, raw sockets to answer from the SBC's own address. The guard's program of eBPF
+(`engine`) takes a capability and a system call more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +36,19 @@ class Needs:
 
     capabilities: tuple[str, ...] = ()
     families: tuple[str, ...] = ()
+    system_calls: tuple[str, ...] = ()
     credentials: tuple[str, ...] = ()
 
 
 def needs(config: Config) -> Needs:
     """What this configuration takes."""
     sections = [name for name in NEEDS if getattr(config, name) is not None]
+    programs = config.kernel is not None and config.kernel.engine != "nftables"
+    capabilities = {one for name in sections for one in NEEDS[name][0]} | ({BPF} if programs else set())
     return Needs(
-        tuple(sorted({one for name in sections for one in NEEDS[name][0]})),
+        tuple(sorted(capabilities)),
         tuple(sorted({one for name in sections for one in NEEDS[name][1]})),
+        ("bpf",) if programs else (),
         tuple(sorted(set(_credentials(config)))),
     )
 
@@ -56,6 +61,8 @@ def drop_in(what: Needs) -> str:
         lines += [f"CapabilityBoundingSet={names}", f"AmbientCapabilities={names}"]
     if what.families:
         lines.append(f"RestrictAddressFamilies={' '.join(what.families)}")
+    if what.system_calls:
+        lines.append(f"SystemCallFilter={' '.join(what.system_calls)}")
     lines += [f"LoadCredential={name}:{KEYS / name}" for name in what.credentials]
     return HEADING + "[Service]\n" + "".join(f"{line}\n" for line in lines) if lines else ""
 

@@ -63,14 +63,27 @@ def read_trust_list(
     """
     jws = _read(document)
     _verify(jws, pa_roots, signers, when)
+    found = _content(jws)
+    if found.sequence < lowest_sequence:
+        raise CertificateError(f"has sequence {found.sequence}, and {lowest_sequence} was seen before")
+    if found.expires is not None and found.expires < when and not expired_too:
+        raise CertificateError(f"expired at {found.expires:.0f} (epoch seconds)")
+    return found
+
+
+def vouched_trust_list(document: bytes) -> TrustList:
+    """The list in a JWS whose very bytes somebody vouches for who has verified it. Raises CertificateError.
+
+    Its own signature is not looked at, and it may be past its `exp`.
+    """
+    return _content(_read(document))
+
+
+def _content(jws: Jws) -> TrustList:
     sequence = _integer(jws.payload, "sequence")
     if sequence is None:
         raise CertificateError("has no sequence")
-    if sequence < lowest_sequence:
-        raise CertificateError(f"has sequence {sequence}, and {lowest_sequence} was seen before")
     expires = _integer(jws.payload, "exp")
-    if expires is not None and expires < when and not expired_too:
-        raise CertificateError(f"expired at {expires} (epoch seconds)")
     anchors, unread = _anchors(jws.payload.get("trustList"))
     return TrustList(anchors, sequence, None if expires is None else float(expires), unread)
 

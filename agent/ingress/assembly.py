@@ -5,28 +5,12 @@ what it meets on the way it adds to the counts of whoever feeds it.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
 
+from agent.ingress.counts import WireCounts
 from agent.ingress.fragments import Fragments
 from agent.ingress.layers import TUNNEL, VLAN, Fragment, Skip, Tcp, Udp, decode, reassembled
 from agent.ingress.recognition import SIP_PORTS, Message, SipStream, begins_like_sip, message_of
 from agent.ingress.streams import Streams
-
-
-class Counts(Protocol):
-    """Where it counts. `skipped` and `unsupported_links` count by name, by way of `count`, which bounds the names."""
-
-    vlan: int
-    tunnels: int
-    fragments: int
-    not_sip: int
-    incomplete: int
-    skipped: dict[str, int]
-    unsupported_links: dict[str, int]
-
-    def count(self, table: dict[str, int], name: str) -> None:
-        """Count one more of that name."""
-        ...
 
 
 class Assembly:
@@ -35,7 +19,7 @@ class Assembly:
     `ports` empty: every port is looked at, and SIP is told by its content.
     """
 
-    def __init__(self, counts: Counts, ports: frozenset[int] = frozenset()) -> None:
+    def __init__(self, counts: WireCounts, ports: frozenset[int] = frozenset()) -> None:
         self.counts = counts
         self.fragments = Fragments()
         self.streams: Streams[Message] = Streams(self._accept)

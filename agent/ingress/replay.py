@@ -6,26 +6,22 @@ policy or print anything: whoever iterates over `run` sees the decisions, and `f
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from agent.ingress.assembly import Assembly
 from agent.ingress.capture_file import CaptureFile, Damage
+from agent.ingress.counts import WireCounts
 from agent.ingress.layers import LINK_TYPES
 from agent.ingress.recognition import Message, address_text
-from agent.model import ConfigError, ParseError
+from agent.model import ConfigError
 from agent.screening import Decision, Observation, Screening
-from agent.sip.scan import scan
 
 MAX_DISORDER: Final = 5.0
 """Seconds that a packet may be older than its predecessors: captures of several interfaces are not sorted.
 What is older comes from another time, and the clock starts again from there."""
 
-MAX_NAMES: Final = 64
-"""Distinct methods, link types and the like that are counted by name; the wire can invent any number."""
-
-OTHERS: Final = "(others)"
 PROGRESS_EVERY: Final = 512  # packets between two reports of the position; a power of two
 
 
@@ -49,35 +45,14 @@ class CaptureClock:
 
 
 @dataclass(slots=True)
-class FileCounts:
-    """What one capture file held. `transports`, `methods` and `responses` count messages, `skipped` frames.
-
-    `invites` are INVITE messages with their repeats; `attempts` are decisions on calls that were not seen
-    before. `parse_errors` begin like SIP and cannot be read; `not_sip` is anything else on a SIP port: datagrams,
-    and streams without one message. `incomplete` are streams that ended within their first message.
-    """
+class FileCounts(WireCounts):
+    """What one capture file held. `first` and `last` are the times of its packets, epoch seconds."""
 
     path: str
-    packets: int = 0
     first: float | None = None
     last: float | None = None
-    sip_messages: int = 0
-    methods: dict[str, int] = field(default_factory=dict)
-    responses: dict[str, int] = field(default_factory=dict)
-    invites: int = 0
-    attempts: int = 0
-    transports: dict[str, int] = field(default_factory=dict)
-    parse_errors: int = 0
-    not_sip: int = 0
-    incomplete: int = 0
-    vlan: int = 0
-    tunnels: int = 0
-    fragments: int = 0
     reassembled: int = 0
-    truncated: int = 0
     tcp_gaps: int = 0
-    skipped: dict[str, int] = field(default_factory=dict)
-    unsupported_links: dict[str, int] = field(default_factory=dict)
     damage: Damage | None = None
     error: str = ""
 
@@ -85,12 +60,6 @@ class FileCounts:
     def whole(self) -> bool:
         """Whether the file was read to its end and understood."""
         return not self.error and self.damage is None
-
-    def count(self, table: dict[str, int], name: str) -> None:
-        """Count one more `name` in one of the tables above, within MAX_NAMES names."""
-        if name not in table and len(table) >= MAX_NAMES:
-            name = OTHERS
-        table[name] = table.get(name, 0) + 1
 
 
 class Outcome(NamedTuple):
@@ -162,19 +131,8 @@ class Replay:
 
     def _message(self, message: Message, when: float, now: float) -> Iterator[Outcome]:
         """Count one message and hand it to every screening."""
-        counts = self._counts
-        try:
-            read = scan(message.raw)
-        except ParseError:
-            counts.parse_errors += 1
+        if self._counts.read(message) is None:
             return
-        counts.sip_messages += 1
-        counts.count(counts.transports, message.transport)
-        if read.status:
-            counts.count(counts.responses, str(read.status))
-        else:
-            counts.count(counts.methods, read.method)
-            counts.invites += read.method == "INVITE"
         observation = Observation(
             message.raw,
             message.transport,
@@ -186,7 +144,7 @@ class Replay:
         )
         decisions = tuple(screening.handle(observation, now) for screening in self._screenings)
         if decisions and decisions[0] is not None and decisions[0].seen.counts:
-            counts.attempts += 1
+            self._counts.attempts += 1
             yield Outcome(when, decisions)
         elif any(decision is not None and decision.seen.counts for decision in decisions):
             yield Outcome(when, decisions)

@@ -1,12 +1,16 @@
-"""The guard against floods as one part of the daemon: its table, blocked sources, and what the kernel counted.
+"""The guard against floods as one part of the daemon: its table, the program of eBPF in front of that, blocked sources,
+and what the kernel counted.
 
 Knows what is to be in the kernel and keeps it there; decides nothing: `block` is called by whoever applies policy. All
 work on the kernel is done in a thread of its own, since another program's rules may make it wait.
 
-With `on_death = "hold"` the table outlives the agent, and the next one takes over the blocks that have time left.
+With `on_death = "hold"` the table outlives the agent, and the next one takes over the blocks that have time left. The
+program never does: it only does sooner what the table would do, and where it cannot be had, or falls silent since the
+event loop hangs, the table does it.
 """
 
 import asyncio
+import contextlib
 import errno
 import time
 from collections.abc import Callable, Mapping
@@ -16,6 +20,8 @@ from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network, summarize_address_range
 from typing import Any, Final
 
+from agent.kernel.ebpf import VerifierError
+from agent.kernel.fast_path import BEAT_SECONDS, FastPath
 from agent.kernel.netlink import KernelError
 from agent.kernel.nft import Nft
 from agent.kernel.ruleset import Element
@@ -47,6 +53,9 @@ class Guard:
         self._on_failure = on_failure
         self._clock = clock
         self._nft = Nft()
+        self._fast = FastPath()
+        self._without_fast = ""  # why there is no program
+        self._not_taken: VerifierError | None = None  # a fault of ours, to be told
         self._worker = ThreadPoolExecutor(1, "kernel-guard")
         self._blocks: dict[Network, float] = {}  # until when
         self._read = dict.fromkeys(_READ, 0)  # by rules of this table
@@ -57,10 +66,12 @@ class Guard:
         self._reassembles = False
         self._running = False
         self._trouble = ""
-        self._look: asyncio.Task[None] | None = None
+        self._dropped_early = dict.fromkeys(_READ, 0)  # of those, by the program
+        self._beside: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Install the table. Raises PermissionError that names the capability which is missing, KernelError."""
+        """Install the table, and the program unless it is not wanted or cannot be had. Raises PermissionError that
+        names the capability which is missing, KernelError, OSError."""
         try:
             self._nft.open()
             await self._in_thread(self._take_over)
@@ -68,15 +79,18 @@ class Guard:
             self._close()
             raise
         self._running = True
-        self._look = asyncio.create_task(self._keep_looking())
+        if self._not_taken is not None:
+            self._on_failure(self._not_taken)
+        self._beside = [asyncio.create_task(work) for work in (self._keep_looking(), self._keep_beating())]
 
     async def stop(self, grace: float) -> None:  # noqa: ARG002  there is nothing to wait for
         """Remove the table, or leave it if it is to be held."""
         if not self._running:
             return
         self._running = False
-        if self._look is not None:
-            self._look.cancel()
+        for task in self._beside:
+            task.cancel()
+        await self._in_thread(self._fast.close)
         if self._settings.on_death == "pass":
             try:
                 await self._in_thread(self._nft.remove, GUARD)
@@ -86,6 +100,7 @@ class Guard:
 
     def _close(self) -> None:
         self._worker.shutdown(wait=False, cancel_futures=True)
+        self._fast.close()
         self._nft.close()
 
     # ---- what policy asks for
@@ -108,6 +123,7 @@ class Guard:
             one = next(one for one, _ in block_sets(self._settings, {}) if one.name == f"blocked{source.version}")
             element = Element(source.network_address.packed, seconds=seconds)
             await self._in_thread(self._nft.add, GUARD, one, [element])
+            await self._in_thread(self._block_early, source, seconds)
         else:
             await self._fill()
         return True
@@ -145,11 +161,40 @@ class Guard:
             self._recover()
         self._install(self.blocks())
 
+    def _open_fast(self, blocks: Blocks) -> None:
+        """The program in front of the table, if it can be had. Raises OSError if it must be."""
+        self._fast.close()
+        self._without_fast = ""
+        if self._settings.engine == "nftables":
+            return
+        if self._settings.mode == "shadow":
+            self._without_fast = "nothing is to be dropped"
+            return
+        try:
+            self._fast.open(self._settings, blocks)
+        except OSError as error:
+            if self._settings.engine == "ebpf":
+                raise
+            self._without_fast = (error.strerror or str(error)).splitlines()[0]
+            self._not_taken = error if isinstance(error, VerifierError) else None
+        self._fast.beat()
+
+    def _block_early(self, source: Network, seconds: float) -> None:
+        """What the map has no room for now, the table drops, and the next look tries again."""
+        if self._fast.is_open:
+            with contextlib.suppress(OSError):
+                self._fast.block(source, seconds)
+
+    def _fill_early(self, blocks: Blocks) -> None:
+        if self._fast.is_open:
+            self._fast.fill(blocks)
+
     def _install(self, blocks: Blocks) -> None:
         if self._running:
             self._count()
         self._nft.install(guard_table(self._settings, blocks, reassembles=self._reassembles))
         self._before, self._read = self._total(), dict.fromkeys(_READ, 0)
+        self._open_fast(blocks)
 
     def _recover(self) -> None:
         """Take over the blocks of a table that was held."""
@@ -165,11 +210,20 @@ class Guard:
     def _count(self) -> None:
         counted = self._nft.counters(GUARD)
         self._read = {name: counted.get(name, 0) for name in _READ}
+        self._dropped_early |= self._fast.counts()
 
     # ---- beside that
 
     async def _fill(self) -> None:
-        await self._in_thread(self._nft.fill, GUARD, block_sets(self._settings, self.blocks()))
+        blocks = self.blocks()
+        await self._in_thread(self._nft.fill, GUARD, block_sets(self._settings, blocks))
+        await self._in_thread(self._fill_early, blocks)
+
+    async def _keep_beating(self) -> None:
+        """In the event loop, since it is that which must be alive."""
+        while True:
+            self._fast.beat()
+            await asyncio.sleep(BEAT_SECONDS)
 
     async def _keep_looking(self) -> None:
         while True:
@@ -198,6 +252,9 @@ class Guard:
         else:
             if self._nft.find(GUARD) is None:
                 self._gone(blocks)
+        if self._fast.is_open:
+            self._fast.follow()
+            self._fast.fill(blocks)
 
     def _gone(self, blocks: Blocks) -> None:
         self._before, self._read = self._total(), dict.fromkeys(_READ, 0)
@@ -212,6 +269,7 @@ class Guard:
         self._blocks = {source: until for source, until in self._blocks.items() if until > now}
 
     def _total(self) -> dict[str, int]:
+        """By the table alone, since the agent began."""
         return {name: self._before[name] + self._read[name] for name in _READ}
 
     # ---- how it is
@@ -221,17 +279,30 @@ class Guard:
         if not self._running:
             return False, "not running"
         if self._trouble:
-            return False, f"the kernel's table cannot be read: {self._trouble}"
+            return False, f"what is in the kernel cannot be looked after: {self._trouble}"
         settings = self._settings
         ports = ", ".join(map(str, settings.ports))
         limit = f"at most {settings.flood_rate} INVITEs/s of one source" if settings.flood_rate else "no flood limit"
         shadow = "; shadow: nothing is dropped" if settings.mode == "shadow" else ""
-        return True, f"guards UDP port {ports}: {limit}, {len(self.blocks())} sources blocked{shadow}"
+        how = f"guards UDP port {ports}: {limit}, {len(self.blocks())} sources blocked{shadow}"
+        return True, f"{how}; {self._early()}"
+
+    def _early(self) -> str:
+        """Where the program is."""
+        fast = self._fast
+        if fast.way is None:
+            return f"nftables alone: {self._without_fast}" if self._without_fast else "nftables alone"
+        refused = "".join(f"; not on {name}: {why}" for name, why in sorted(fast.refused.items()))
+        return f"eBPF ({fast.way.title}) on {', '.join(fast.interfaces) or 'no interface'}{refused}"
 
     def counters(self) -> Mapping[str, int]:
         """As read last; `kernel_blocks` is what is blocked now. `kernel_blocked` and `kernel_flood` are INVITEs that
-        were dropped, or in shadow mode would have been."""
-        counts = self._total() | {
+        were dropped, or in shadow mode would have been; `kernel_dropped_early` those of them that the program of eBPF
+        dropped."""
+        total = self._total()
+        counts = {name: total[name] + self._dropped_early[name] for name in _READ} | {
+            "dropped_early": self._dropped_early["blocked"] + self._dropped_early["flood"],
+            "early_interfaces": len(self._fast.interfaces),
             "blocks": len(self._blocks),
             "refused_blocks": self._refused_blocks,
             "reinstalled": self._reinstalled,

@@ -23,6 +23,9 @@ class KernelSettings:
     and TLS.
 
     mode: "enforce" drops, "shadow" counts the same and drops nothing.
+    engine: "auto": a program of eBPF stands in front of the table of nf_tables where this kernel and the agent's
+    capabilities allow one; it drops the same for a fraction of the time. "ebpf": the agent's guard does not start
+    without it. "nftables": the table alone.
     on_death: "pass": when the agent ends, however, the kernel forgets everything that it was told. "hold": limits stay
     until `sbc-agent kernel remove`, blocks until their time is up.
     flood_rate, flood_burst: INVITEs a second, copies and re-INVITEs included, that one source (an address, or a /64 of
@@ -36,6 +39,7 @@ class KernelSettings:
 
     ports: tuple[Annotated[int, Range(1, 65_535)], ...] = (5060,)
     mode: Literal["enforce", "shadow"] = "enforce"
+    engine: Literal["auto", "nftables", "ebpf"] = "auto"
     on_death: Literal["pass", "hold"] = "pass"
     flood_rate: Annotated[int, Range(0, 1_000_000)] = 0
     flood_burst: Annotated[int, Range(0, 1_000_000)] = 0

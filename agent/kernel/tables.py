@@ -78,7 +78,7 @@ METHOD: Final = 7
 KEEP_ALIVE: Final = 4
 """CR LF CR LF."""
 
-_INVITES: Final[tuple[tuple[tuple[Statement, ...], str], ...]] = (
+INVITES: Final[tuple[tuple[tuple[Statement, ...], str], ...]] = (
     ((Begins(b"INVITE"),), "invites"),
     ((Begins(b"\r"), LongerThan(KEEP_ALIVE)), "empty_lines"),
     ((Begins(b"\n"), LongerThan(KEEP_ALIVE)), "empty_lines"),
@@ -98,11 +98,11 @@ Blocks = Mapping[Network, float]
 def guard_table(settings: KernelSettings, blocks: Blocks, *, reassembles: bool) -> Table:
     """The table that cuts off floods and blocked sources. `reassembles`: whether this kernel offers `Reassemble`."""
     drop = settings.mode == "enforce"
-    emergency = _emergency(settings.emergency_numbers)
+    emergency = emergency_chains(settings.emergency_numbers)
     chains = [*emergency, _excess("blocked", drop=drop), _excess("flood", drop=drop), *_invite(settings)]
     chains += [_reassembling()] if reassembles else []
     seen = [
-        Rule((In(Field.UDP_PORT, "sip_ports"), *what, Count(), Jump("invite")), comment) for what, comment in _INVITES
+        Rule((In(Field.UDP_PORT, "sip_ports"), *what, Count(), Jump("invite")), comment) for what, comment in INVITES
     ]
     chains.append(Chain("guard", tuple(seen), Hook.PREROUTING, BEFORE_ALL))
     sets = [NamedSet("sip_ports", Kind.PORT, _ports(settings.ports))]
@@ -174,7 +174,7 @@ def _excess(name: str, *, drop: bool) -> Chain:
     return Chain(name, (Rule((Jump("emergency"),)), last))
 
 
-def _emergency(numbers: Sequence[str]) -> list[Chain]:
+def emergency_chains(numbers: Sequence[str]) -> list[Chain]:
     """Accept what calls one of these numbers, or sos (RFC 5031). That ends the guard, and no other table's rules.
 
     A tree, so that an INVITE of a flood is compared with as little as can be.
@@ -227,7 +227,7 @@ def queue_table(number: int, mark: int, *, reassembles: bool) -> Table:
     """The table that leads calls into queue `number`. Answers of ours carry `mark`. It is always owned: what has
     nobody to ask must not ask. No port is armed yet."""
     rules = [
-        Rule((In(Field.UDP_PORT, ARMED.name), *what, Count(), ToQueue(number)), comment) for what, comment in _INVITES
+        Rule((In(Field.UDP_PORT, ARMED.name), *what, Count(), ToQueue(number)), comment) for what, comment in INVITES
     ]
     for words, comment in ((b"ACK ", "acks"), (b"CANCEL ", "cancels")):
         for source, refused in zip((Field.SOURCE4, Field.SOURCE6), REFUSED, strict=True):

@@ -18,6 +18,7 @@ def _load(name: str) -> ModuleType | None:
         return None
 
 
+hashing = _load("_hashing")
 sip = _load("_sip")
 numbers = _load("_numbers")
 rates = _load("_rates")
@@ -28,3 +29,4 @@ gate = _load("_gate")
 identity = _load("_identity")
 packet = _load("_packet")
 crc32c = _load("_crc32c")
+columns = _load("_columns")

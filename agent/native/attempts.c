@@ -498,7 +498,181 @@ static PyObject *table_queued(AttemptTable *table, PyObject *Py_UNUSED(ignored))
     return PyLong_FromSize_t(count);
 }
 
+/* ---- what survives a restart ------------------------------------------------------------------------------------- */
+
+/* A transaction in what a table exports; agent/calls/attempts.py says what it means. */
+typedef struct {
+    uint64_t key, transaction, numbers, cseq;
+    uint32_t decision; /* its place in the list beside it, from 1 */
+    uint8_t age;       /* slices since its attempt was seen */
+    uint8_t copies, continuations, follows;
+} Kept;
+
+_Static_assert(sizeof(Kept) == 40, "as agent/calls/attempts.py packs it");
+
+/* The place of a decision in the list, from 1; 0 for none, -1 with an exception. Neighbours often share one. */
+static Py_ssize_t place_in(PyObject *list, PyObject *decision)
+{
+    Py_ssize_t last = PyList_GET_SIZE(list);
+    if (decision == NULL || (last > 0 && PyList_GET_ITEM(list, last - 1) == decision))
+        return decision == NULL ? 0 : last;
+    return PyList_Append(list, decision) < 0 ? -1 : last + 1;
+}
+
+static bool keep(const AttemptTable *table, uint64_t key, const Entry *first, PyObject *decisions, char **at)
+{
+    for (const Entry *entry = first; entry != NULL; entry = entry->followers) {
+        Py_ssize_t decision = place_in(decisions, entry->decision);
+        if (decision < 0)
+            return false;
+        Kept kept = {key, entry->transaction, entry->numbers, entry->cseq, (uint32_t)decision,
+                     (uint8_t)(table->count - first->turn), entry->copies, entry->continuations, entry != first};
+        memcpy(*at, &kept, sizeof(kept));
+        *at += sizeof(kept);
+    }
+    return true;
+}
+
+static size_t transactions_of(const Entry *entry)
+{
+    size_t count = 0;
+    for (; entry != NULL; entry = entry->followers)
+        count++;
+    return count;
+}
+
+static bool is_kept(const AttemptTable *table, const Entry *entry)
+{
+    return entry != NULL && table->count - entry->turn <= SLICES;
+}
+
+static PyObject *table_export(AttemptTable *table, PyObject *args)
+{
+    double now;
+    Py_ssize_t part = 0, parts = 1;
+    if (!PyArg_ParseTuple(args, "d|nn:export", &now, &part, &parts))
+        return NULL;
+    if (part < 0 || part >= parts || parts > (1 << 20))
+        return PyErr_Format(PyExc_ValueError, "no such part");
+    take_time(table, now);
+    size_t slots = table->entries.mask + 1, count = 0;
+    size_t from = slots * (size_t)part / (size_t)parts, to = slots * (size_t)(part + 1) / (size_t)parts;
+    for (size_t i = from; i < to; i++) {
+        if (is_kept(table, table->entries.slots[i].item))
+            count += transactions_of(table->entries.slots[i].item);
+    }
+    PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(count * sizeof(Kept)));
+    PyObject *decisions = PyList_New(0);
+    bool good = bytes != NULL && decisions != NULL;
+    char *at = good ? PyBytes_AS_STRING(bytes) : NULL;
+    for (size_t i = from; good && i < to; i++) {
+        const Slot *slot = &table->entries.slots[i];
+        if (is_kept(table, slot->item))
+            good = keep(table, slot->key, slot->item, decisions, &at);
+    }
+    double phase = fmin(fmax(0.0, now - table->start), table->seconds);
+    PyObject *all = good ? Py_BuildValue("(OOd)", bytes, decisions, phase) : NULL;
+    Py_XDECREF(bytes);
+    Py_XDECREF(decisions);
+    return all;
+}
+
+/* One transaction, as it was; `first` is that of its attempt, NULL if this is it. NULL with an exception set. */
+static Entry *take_back(AttemptTable *table, const Kept *kept, PyObject *decisions, Entry *first, long long turn)
+{
+    if (kept->decision > (size_t)PyList_GET_SIZE(decisions)) {
+        PyErr_SetString(PyExc_ValueError, "a decision that is not there");
+        return NULL;
+    }
+    if (first == NULL && !keys_room(&table->queue))
+        return (Entry *)PyErr_NoMemory();
+    Entry *entry = new_entry(table, SEEN_RETRANSMISSION, kept->transaction, kept->cseq);
+    if (entry == NULL)
+        return NULL;
+    PyObject *decision = kept->decision > 0 ? PyList_GET_ITEM(decisions, kept->decision - 1) : Py_None;
+    entry->decision = decision != Py_None ? Py_NewRef(decision) : NULL;
+    entry->numbers = kept->numbers;
+    entry->copies = kept->copies;
+    entry->continuations = kept->continuations;
+    entry->turn = turn;
+    if (first != NULL) {
+        entry->followers = first->followers;
+        first->followers = entry;
+    } else if (map_add(&table->entries, kept->key, entry)) {
+        table->queue.items[table->queue.count++] = kept->key;
+    } else {
+        Py_DECREF(entry);
+        return (Entry *)PyErr_NoMemory();
+    }
+    return entry;
+}
+
+/* Those attempts of what was exported that have this age by now. -1 with an exception set. */
+static long long take_back_aged(AttemptTable *table, const Py_buffer *data, PyObject *decisions, long long older, int age)
+{
+    long long taken = 0;
+    Entry *first = NULL;
+    const char *end = (const char *)data->buf + data->len;
+    for (const char *at = data->buf; at < end; at += sizeof(Kept)) {
+        Kept kept;
+        memcpy(&kept, at, sizeof(kept));
+        if (kept.age + older != age || (kept.follows && first == NULL))
+            continue;
+        if (!kept.follows && map_find(&table->entries, kept.key) != NULL) {
+            first = NULL;
+            continue;
+        }
+        if (kept.follows && transactions_of(first) > FOLLOW_UPS)
+            continue;
+        Entry *entry = take_back(table, &kept, decisions, kept.follows ? first : NULL, table->count - age);
+        if (entry == NULL)
+            return -1;
+        if (!kept.follows) {
+            first = entry;
+            taken++;
+        }
+    }
+    return taken;
+}
+
+static PyObject *table_restore(AttemptTable *table, PyObject *args)
+{
+    Py_buffer data;
+    PyObject *decisions;
+    double now, elapsed;
+    if (!PyArg_ParseTuple(args, "y*O!dd:restore", &data, &PyList_Type, &decisions, &now, &elapsed))
+        return NULL;
+    long long taken = 0, some = 0;
+    elapsed = fmax(elapsed, 0.0);
+    double older = floor(elapsed / table->seconds);
+    if (data.len % (Py_ssize_t)sizeof(Kept) != 0) {
+        PyErr_SetString(PyExc_ValueError, "no whole number of transactions");
+        some = -1;
+    }
+    if (table->entries.count == 0)
+        table->count += SLICES + 1;
+    for (int age = SLICES; some >= 0 && age >= 0 && older <= SLICES; age--) {
+        some = take_back_aged(table, &data, decisions, (long long)older, age);
+        taken += some;
+        close_slice(table, table->count - age);
+    }
+    PyBuffer_Release(&data);
+    if (some < 0)
+        return NULL;
+    while ((long long)table->entries.count > table->capacity)
+        forget_oldest(table);
+    check_head(table);
+    if (table->start == table->end) { /* Ticks.resume */
+        table->start = now - (elapsed - older * table->seconds);
+        table->end = table->start + table->seconds;
+    }
+    return PyLong_FromLongLong(taken);
+}
+
 static PyMethodDef table_methods[] = {
+    {"export", (PyCFunction)table_export, METH_VARARGS,
+     "export(now, part=0, parts=1) -> (bytes, decisions, seconds)"},
+    {"restore", (PyCFunction)table_restore, METH_VARARGS, "restore(data, decisions, now, elapsed) -> how many attempts"},
     {"observe", (PyCFunction)(void (*)(void))table_observe, METH_FASTCALL, "observe(trunk, message, now) -> AttemptEntry"},
     {"fingerprint", (PyCFunction)(void (*)(void))table_fingerprint, METH_FASTCALL | METH_STATIC,
      "fingerprint(calling, called) -> int\n\nWhat is remembered of the numbers of an attempt."},

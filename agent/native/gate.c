@@ -18,6 +18,7 @@
 
 static PyTypeObject *number_index_type;
 static const RatesApi *rates_api;
+const uint64_t *hash_key;
 
 /* ---- senders ----------------------------------------------------------------------------------------------------- */
 
@@ -551,7 +552,7 @@ static struct PyModuleDef module = {
 
 PyMODINIT_FUNC PyInit__gate(void)
 {
-    if (!gate_prepare() || !redirect_prepare() || !hook_prepare() || PyType_Ready(&EntryType) < 0)
+    if (!hashing_prepare() || !gate_prepare() || !redirect_prepare() || !hook_prepare() || PyType_Ready(&EntryType) < 0)
         return NULL;
     PyObject *m = PyModule_Create(&module);
     if (m != NULL && (PyModule_AddType(m, &AttemptTableType) < 0 || PyModule_AddType(m, &TransactionsType) < 0 ||

@@ -14,6 +14,8 @@
 #define BANK_MAX 32
 #define FIRST_CELLS 64
 
+const uint64_t *hash_key;
+
 typedef struct {
     uint64_t key; /* 0: free */
     double due;
@@ -313,7 +315,103 @@ static PyObject *table_admit(Table *t, PyObject *args)
     Py_RETURN_NONE;
 }
 
+/* A cell in what a table exports; agent/policy/counters.py says what it means. */
+typedef struct {
+    uint64_t key;
+    double due; /* seconds from the time of the export */
+    float age;  /* of the running window, seconds */
+    uint32_t attempts;
+} Kept;
+
+_Static_assert(sizeof(Kept) == 24, "as agent/policy/counters.py packs it");
+
+static void keep(const Table *t, const Cells *cells, double now, char **at)
+{
+    for (size_t i = 0; i <= cells->mask; i++) {
+        const Cell *cell = &cells->cells[i];
+        double age = now - cell->start;
+        bool counts = age >= 0.0 && age < t->window;
+        if (cell->key == 0 || !(counts || cell->due > now))
+            continue;
+        Kept kept = {cell->key, cell->due - now, counts ? (float)age : (float)(2.0 * t->window),
+                     counts ? (uint32_t)(cell->attempts < UINT32_MAX ? cell->attempts : UINT32_MAX) : 0};
+        memcpy(*at, &kept, sizeof(kept));
+        *at += sizeof(kept);
+    }
+}
+
+static PyObject *table_export(Table *t, PyObject *arg)
+{
+    double now = PyFloat_AsDouble(arg);
+    if (now == -1.0 && PyErr_Occurred())
+        return NULL;
+    PyObject *bytes = PyBytes_FromStringAndSize(NULL, (t->old.count + t->young.count) * sizeof(Kept));
+    if (bytes == NULL)
+        return NULL;
+    char *at = PyBytes_AS_STRING(bytes);
+    keep(t, &t->old, now, &at);
+    keep(t, &t->young, now, &at);
+    _PyBytes_Resize(&bytes, at - PyBytes_AS_STRING(bytes));
+    return bytes;
+}
+
+/* Put a cell where it is not yet: into the old generation while that has room, then into the young one. 0: no room. */
+static int take_back(Table *t, const Cell *cell)
+{
+    if (place_of(&t->old, cell->key)->key != 0 || place_of(&t->young, cell->key)->key != 0)
+        return 0;
+    Cells *cells = t->old.count < t->half ? &t->old : &t->young;
+    if (cells->count >= t->half)
+        return 0;
+    if (!cells_room(cells)) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    *place_of(cells, cell->key) = *cell;
+    cells->count++;
+    return 1;
+}
+
+static PyObject *table_restore(Table *t, PyObject *args)
+{
+    Py_buffer data;
+    double now, elapsed;
+    if (!PyArg_ParseTuple(args, "y*dd:restore", &data, &now, &elapsed))
+        return NULL;
+    long long taken = 0;
+    int put = 0;
+    /* Room at once for what will come, where nothing is yet. */
+    size_t cells = (size_t)data.len / sizeof(Kept), places = FIRST_CELLS;
+    while (places < 2 * (cells < t->half ? cells : t->half) + 2)
+        places *= 2;
+    Cells fresh;
+    if (t->old.count == 0 && places > t->old.mask + 1 && cells_begin(&fresh, places)) {
+        PyMem_Free(t->old.cells);
+        t->old = fresh;
+    }
+    if (data.len % (Py_ssize_t)sizeof(Kept) != 0) {
+        PyErr_SetString(PyExc_ValueError, "no whole number of cells");
+        put = -1;
+    }
+    for (const char *at = data.buf, *end = at + data.len; put >= 0 && at < end; at += sizeof(Kept)) {
+        Kept kept;
+        memcpy(&kept, at, sizeof(kept));
+        Cell cell = {kept.key, now + (kept.due - elapsed), now - ((double)kept.age + elapsed), kept.attempts};
+        if (cell.key == 0 || !isfinite(cell.due) || !isfinite(cell.start) ||
+            !(cell.due > now || now - cell.start < t->window))
+            continue;
+        put = take_back(t, &cell);
+        taken += put > 0;
+    }
+    PyBuffer_Release(&data);
+    if (taken > 0)
+        t->rotate_at = now + t->horizon;
+    return put < 0 ? NULL : PyLong_FromLongLong(taken);
+}
+
 static PyMethodDef table_methods[] = {
+    {"export", (PyCFunction)table_export, METH_O, "export(now) -> bytes: the cells that matter"},
+    {"restore", (PyCFunction)table_restore, METH_VARARGS, "restore(data, now, elapsed) -> how many cells"},
     {"configure", (PyCFunction)table_configure, METH_VARARGS, "configure(window, interval, tolerance)"},
     {"hit", (PyCFunction)table_hit, METH_VARARGS, "hit(key, now) -> Cell"},
     {"conforms", (PyCFunction)table_conforms, METH_VARARGS, "conforms(cell, now) -> bool"},
@@ -521,6 +619,8 @@ static struct PyModuleDef module = {
 
 PyMODINIT_FUNC PyInit__rates(void)
 {
+    if (!hashing_prepare())
+        return NULL;
     PyObject *m = PyModule_Create(&module);
     if (m == NULL)
         return NULL;

@@ -42,6 +42,7 @@ GAUGES: Final = frozenset(
         "queue_transactions",
         "queue_waiting_for_ack",
         "kernel_blocks",
+        "kernel_early_interfaces",
         "capture_datagrams_unfinished",
         "capture_streams",
         "capture_interfaces",

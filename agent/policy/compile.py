@@ -19,6 +19,7 @@ from agent.policy.compile_parts import DAY, Parts, default_country
 from agent.policy.counters import BANK_MAX, Rate
 from agent.policy.leases import Partition
 from agent.policy.policy import (
+    UNVOUCHED,
     CallerIdSpec,
     DnoSpec,
     EmergencySpec,
@@ -64,7 +65,9 @@ SCOPES: Final = {
     pb.SCOPE_CALLING: Scope.CALLING,
     pb.SCOPE_CALLED: Scope.CALLED,
     pb.SCOPE_CALLED_PREFIX: Scope.CALLED_PREFIX,
+    pb.SCOPE_SIGNER: Scope.SIGNER,
 }
+ATTESTATIONS: Final = ("A", "B", "C", UNVOUCHED)
 # Every key of a fleet's limit is leased by itself: their number must not grow with the callers.
 FLEET_SCOPES: Final = (Scope.GLOBAL, Scope.TRUNK, Scope.CUSTOMER, Scope.CALLED_PREFIX)
 PARTITIONS: Final = {
@@ -259,6 +262,7 @@ class _Compiler(Parts):
         if scope is None:
             self.wrong(f"{field}.scope", "say what to count by: " + ", ".join(s.value for s in Scope))
         self._prefixes(written, field)
+        self._vouchers(written, field)
         trunks = self.trunks(written.trunks, f"{field}.trunks")
         for i, name in enumerate(written.customers):
             self.known(name, self.customer_ids, f"{field}.customers[{i}]", "customers")
@@ -289,6 +293,7 @@ class _Compiler(Parts):
             drop_above,
             block,
             fleet,
+            frozenset(written.attestations),
         )
 
     def _fleet(self, written: pb.Limit, scope: Scope | None, rate: Rate | None, field: str) -> Partition | None:
@@ -301,6 +306,17 @@ class _Compiler(Parts):
         if written.fleet not in PARTITIONS:
             self.wrong(f"{field}.fleet", f"has the value {written.fleet}, which this version does not know")
         return PARTITIONS.get(written.fleet)
+
+    def _vouchers(self, written: pb.Limit, field: str) -> None:
+        for i, attestation in enumerate(written.attestations):
+            if attestation not in ATTESTATIONS:
+                self.wrong(f"{field}.attestations[{i}]", f'"{attestation}" is none of ' + ", ".join(ATTESTATIONS))
+        if self._message.HasField("identity") and self._message.identity.mode != pb.MODE_OFF:
+            return
+        if written.attestations:
+            self.wrong(f"{field}.attestations", "needs the identity rule: without it nothing is verified")
+        if written.scope == pb.SCOPE_SIGNER:
+            self.wrong(f"{field}.scope", "signer needs the identity rule: without it nothing is verified")
 
     def _prefixes(self, written: pb.Limit, field: str) -> None:
         if (written.scope == pb.SCOPE_CALLED_PREFIX) != bool(written.called_prefixes):

@@ -4,13 +4,13 @@ Part of `agent.policy.compile`; knows those two sections, and trunks and custome
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from agent.identity.model import RESPONSES, Failure, Verstat
 from agent.model import Answer, Category
 from agent.numbers.patterns import NumberPatterns
-from agent.policy.compile_parts import Parts, default_country
+from agent.policy.compile_parts import IDENTIFIER, Parts, default_country
 from agent.policy.emergency import ALWAYS
 from agent.policy.policy import Handling, IdentitySpec, Mode, SigningSpec
 from agent.policy.refusals import answer_for
@@ -23,6 +23,9 @@ FRESHNESS_BOUNDS: Final = (1.0, 600.0)
 # A caller hears nothing while a call waits. Below 0.05 s no certificate comes; 5 s is where SBCs give up on a hook.
 WAIT: Final = 1.0
 WAIT_BOUNDS: Final = (0.05, 5.0)
+
+# Of each kind: one for each country whose calls are verified.
+LISTS_MAX: Final = 16
 
 # Nobody proved anything wrong: there is nothing to verify, or we could not. A replayed token is authentic, and a call
 # that another route carries a second time shows the same one: it is neither vouched for nor accused.
@@ -65,6 +68,8 @@ def compile_identity(parts: Parts, policy: pb.Policy) -> IdentitySpec | None:
     required = parts.trunks(written.required_trunks, "identity.required_trunks")
     freshness = parts.seconds(written.freshness_seconds, "identity.freshness_seconds", FRESHNESS, FRESHNESS_BOUNDS)
     wait = parts.seconds(written.wait_seconds, "identity.wait_seconds", WAIT, WAIT_BOUNDS)
+    _check_lists(parts, written.trust_lists, "identity.trust_lists")
+    _check_lists(parts, written.crls, "identity.crls")
     if mode is None or not policy.HasField("identity"):
         return None
     enforced = mode is Mode.ENFORCE
@@ -80,6 +85,17 @@ def compile_identity(parts: Parts, policy: pb.Policy) -> IdentitySpec | None:
         mark=enforced and mark,
         reason=enforced and written.reason,
     )
+
+
+def _check_lists(parts: Parts, names: Sequence[str], field: str) -> None:
+    """Names of lists of the controller; what they stand for comes with the offer of the policy."""
+    if len(names) > LISTS_MAX:
+        parts.wrong(field, f"at most {LISTS_MAX}")
+    for i, name in enumerate(names):
+        if IDENTIFIER.fullmatch(name) is None:
+            parts.wrong(f"{field}[{i}]", "must be the name of a list of the controller, [a-zA-Z0-9._-]{1,64}")
+        elif name in names[:i]:
+            parts.wrong(f"{field}[{i}]", "stands there already")
 
 
 def _handling(parts: Parts, written: pb.IdentityRule) -> dict[Failure, Handling]:

@@ -8,12 +8,17 @@ letting calls pass.
 A `RateBank` asks all limits about one attempt in one call. `RateTable` and `RateBank` have compiled twins.
 """
 
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import TYPE_CHECKING, Final
 
 from agent import native
+from agent.hashing import identify_py
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 # 200,000 callers at once is ten times the busiest SBC we know of; a cell costs about 250 bytes, so 50 MB at worst.
 CAPACITY: Final = 200_000
@@ -23,6 +28,9 @@ BANK_MAX: Final = 32
 # of that. Without this grace a burst of 10 would now and then admit 9.
 CLOCK_RESOLUTION: Final = 1e-7
 ROUNDING: Final = 1e-9
+# A cell that survives a restart: its key (agent.hashing), seconds until it is due, age of its window, attempts in it.
+KEPT: Final = struct.Struct("<QdfI")
+ATTEMPTS_MAX: Final = (1 << 32) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +84,7 @@ class RateTablePy:
     def __init__(self, window: float, interval: float, tolerance: float, capacity: int = CAPACITY) -> None:
         self._young: dict[str, Cell] = {}
         self._old: dict[str, Cell] = {}
+        self._kept: dict[int, Cell] = {}  # restored, and not touched since
         self._half = max(1, capacity // 2)
         self._rotate_at = float("-inf")
         self._horizon = 0.0
@@ -88,7 +97,7 @@ class RateTablePy:
         self._horizon = max(self._horizon, tolerance + interval, window)
 
     def __len__(self) -> int:
-        return len(self._young) + len(self._old)
+        return len(self._young) + len(self._old) + len(self._kept)
 
     def hit(self, key: str, now: float) -> Cell:
         """Count one attempt in the running window; returns the cell. Consumes nothing."""
@@ -119,16 +128,57 @@ class RateTablePy:
         cell.due = (cell.due if 0 < early <= self.tolerance else now) + self.interval
 
     def _revive(self, key: str, now: float) -> Cell:
-        cell = self._old.pop(key, None) or Cell(now)
+        cell = self._old.pop(key, None)
+        if cell is None:
+            kept = self._kept.pop(identify_py(key), None) if self._kept else None
+            cell = Cell(now) if kept is None else kept
         if len(self._young) >= self._half:
-            self.overflows += len(self._old)
+            self.overflows += len(self._old) + len(self._kept)
             self._rotate(now)
         self._young[key] = cell
         return cell
 
+    def export(self, now: float) -> bytes:
+        """The cells that matter: one that is due and whose window is over behaves like a new one."""
+        cells = [(identify_py(key), cell) for part in (self._old, self._young) for key, cell in part.items()]
+        kept = [_keep(key, cell, now, self.window) for key, cell in (*self._kept.items(), *cells)]
+        return b"".join([one for one in kept if one])
+
+    def restore(self, data: "Buffer", now: float, elapsed: float) -> int:
+        """Take back the cells that another table exported `elapsed` seconds ago; how many. Only into a new table.
+
+        `now` need not be of the same clock. Times keep to `elapsed` exactly, so that neither more nor less is admitted
+        than if nothing had happened. Raises ValueError for what no table exported.
+        """
+        if memoryview(data).nbytes % KEPT.size:
+            raise ValueError("no whole number of cells")
+        for key, due, age, attempts in KEPT.iter_unpack(data):
+            cell = Cell(now)
+            cell.due, cell.start, cell.attempts = now + (due - elapsed), now - (age + elapsed), attempts
+            known = key in self._kept or len(self._kept) >= 2 * self._half
+            if key and not known and isfinite(cell.due) and isfinite(cell.start) and _matters(cell, now, self.window):
+                self._kept[key] = cell
+        if self._kept:
+            self._rotate_at = now + self._horizon
+        return len(self._kept)
+
     def _rotate(self, now: float) -> None:
         self._old, self._young = self._young, {}
+        self._kept = {}
         self._rotate_at = now + self._horizon
+
+
+def _matters(cell: Cell, now: float, window: float) -> bool:
+    return cell.due > now or 0.0 <= now - cell.start < window
+
+
+def _keep(key: int, cell: Cell, now: float, window: float) -> bytes:
+    if not _matters(cell, now, window):
+        return b""
+    age = now - cell.start
+    if 0.0 <= age < window:
+        return KEPT.pack(key, cell.due - now, age, min(cell.attempts, ATTEMPTS_MAX))
+    return KEPT.pack(key, cell.due - now, 2 * window, 0)
 
 
 class RateBankPy:

@@ -20,6 +20,10 @@ from agent.policy.trunks import AddressBook, Networks
 OTHER_PASSPORTS: Final = frozenset({"rph", "rcd", "msec", "msg", "rsp"})
 
 
+# A call whose Identity was looked at, and for whose number nobody vouches.
+UNVOUCHED: Final = "none"
+
+
 class Mode(Enum):
     """What a rule may do. A rule that is off is not compiled at all."""
 
@@ -36,6 +40,7 @@ class Scope(Enum):
     CALLING = "calling"
     CALLED = "called"
     CALLED_PREFIX = "called-prefix"
+    SIGNER = "signer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +125,8 @@ class CallerIdSpec:
 class LimitSpec:
     """One limit. `rate` None: no rate limit; `sessions` 0: no session limit; `drop_above` inf: never drop.
 
-    `fleet` None: the rate is this agent's alone.
+    `fleet` None: the rate is this agent's alone. `attestations`: only calls with one of these, "none" where nobody
+    vouches; empty: all calls.
     """
 
     rule: RuleSpec
@@ -135,6 +141,7 @@ class LimitSpec:
     drop_above: float
     block_source: float = 0.0  # seconds
     fleet: Partition | None = None
+    attestations: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,13 +3,16 @@
 At the start what the state directory has is taken, so that an administrator that cannot be reached costs nothing; then
 files are looked at every ten seconds, URLs every few hours. What is wrong, older than what is known, or not there
 changes nothing but health and log. Whoever assesses certificates gets the whole store when something has changed.
+
+What a controller gives joins these (agent/stir/given.py), unless agent.toml names lists of that kind: those win.
 """
 
 import asyncio
 import contextlib
 import hashlib
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -21,9 +24,11 @@ from agent.identity.crl import CRL_BYTES_MAX, Crl
 from agent.identity.trust import TrustStore
 from agent.identity.trust_list import TrustList, signer_url
 from agent.identity.x5u import check_url
+from agent.model import ConfigError, ConfigErrors
 from agent.ops.log import Log
 from agent.stir.artifact import Artifact
 from agent.stir.fetch import FetchError, FetchRules, tls_context
+from agent.stir.given import Given, GivenDocument, overridden, read_given, values
 from agent.stir.lists import (
     FILE_BYTES_MAX,
     Document,
@@ -63,7 +68,8 @@ T = TypeVar("T")
 class TrustKeeper:
     """One for the process. `adopt` gets every new store, the first one at the start.
 
-    `clock` is monotonic seconds, `wall` epoch seconds; `look_up` resolves names, and blocks.
+    `clock` is monotonic seconds, `wall` epoch seconds; `look_up` resolves names, and blocks. `given` is what a
+    controller gave before this start.
     """
 
     name: Final = "trust"
@@ -76,6 +82,7 @@ class TrustKeeper:
         look_up: GetAddresses | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
+        given: Sequence[GivenDocument] = (),
     ) -> None:
         self.store = TrustStore(())
         self._settings = settings
@@ -90,19 +97,24 @@ class TrustKeeper:
         self._artifacts = [
             Artifact(kind, source, intervals[kind], settings.trust_max_age_seconds) for kind, source in sources
         ]
+        self._documents = tuple(given)  # to be used as soon as it runs
+        self._given: tuple[Given, ...] = ()
+        self._giving = asyncio.Lock()
+        self._turn = asyncio.Lock()  # one store after the other
         self._judges: Judges | None = None
         self._network: Network | None = None
         self._thread: ThreadPoolExecutor | None = None
         self._task: asyncio.Task[None] | None = None
         self._why_not = "not started yet"  # "" while it runs
         self._disk_trouble = ""
+        self._unused: Counter[Kind] = Counter()
         self._looks = self._failures = self._changes = self._disk_errors = self._corrupt = 0
 
     # --- life
 
     async def start(self) -> None:
         """Take what is there, then keep looking. Raises ConfigError for files that nothing can be judged without."""
-        self._thread = self._thread or ThreadPoolExecutor(max_workers=1, thread_name_prefix="trust")
+        self._thread = self._thread or _a_thread()
         try:
             async with asyncio.timeout(START_SECONDS):
                 await self._prepare()
@@ -141,6 +153,7 @@ class TrustKeeper:
         for artifact in self._artifacts:
             await self._restore(artifact)
         await self._look_at(artifact for artifact in self._artifacts if artifact.is_file)
+        await self._take(judges)
         await self._publish()
 
     async def _run(self) -> None:
@@ -157,16 +170,83 @@ class TrustKeeper:
 
     async def _publish(self) -> None:
         assert self._judges is not None
-        values = [artifact.value for artifact in self._artifacts]
-        lists = [value for value in values if isinstance(value, TrustList)]
-        self.store = build_store(lists, [value for value in values if isinstance(value, Crl)], self._judges)
-        await self._adopt(self.store)
+        async with self._turn:
+            lists, crls = values(self._given)
+            own = [artifact.value for artifact in self._artifacts]
+            lists += [value for value in own if isinstance(value, TrustList)]
+            crls += [value for value in own if isinstance(value, Crl)]
+            store = build_store(lists, crls, self._judges)
+            await self._adopt(store)
+            self.store = store
         self._changes += 1
-        self._log.info("trust in force", authorities=len(self.store.anchors), sequence=self.store.sequence)
+        self._log.info("trust in force", authorities=len(store.anchors), sequence=store.sequence, revoked=self._revoked)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         assert self._thread is not None
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    # --- what a controller gives
+
+    async def check_given(self, documents: Sequence[GivenDocument]) -> None:
+        """Whether all of them, as far as they would be used here, can be. Raises ConfigErrors with each that cannot."""
+        self._thread = self._thread or _a_thread()
+        try:
+            judges = self._judges or await self._in_thread(partial(load_judges, self._settings))
+        except ConfigError:
+            return  # a fault of this host, which health tells of, and none of the offer
+        assert judges is not None
+        errors = []
+        for document in self._used(documents):
+            try:
+                await self._in_thread(partial(read_given, document, judges))
+            except CertificateError as error:
+                errors.append(ConfigError(f"artifacts[{document.number}]", f"{document} {error}"))
+        if errors:
+            raise ConfigErrors(errors)
+
+    async def give(self, documents: Sequence[GivenDocument]) -> None:
+        """Use these instead of what was given before, all at once. One that cannot be read says so in `health`."""
+        self._documents = tuple(documents)
+        if self._judges is not None and await self._take(self._judges):
+            await self._publish()
+
+    async def _take(self, judges: Judges) -> bool:
+        """Whether what is given is another than before. The start and the link may want this at one time."""
+        async with self._giving:
+            documents, before = self._documents, self._given
+            known = {(one.document.kind, one.document.name, one.document.sha256): one for one in before if one.value}
+            given = []
+            for document in self._used(documents):
+                # The same bytes are what they were, whatever the disk says of them by now.
+                one = known.get((document.kind, document.name, document.sha256))
+                given.append(
+                    Given(document, one.value, one.vouched) if one else await self._read_given(document, judges)
+                )
+            self._given = tuple(given)
+            self._unused = Counter(one.kind for one in documents if overridden(self._settings, one.kind))
+        return [(one.document.sha256, one.value) for one in before] != [
+            (one.document.sha256, one.value) for one in given
+        ]
+
+    def vouch(self) -> None:
+        """The controller is there, and these are still what it gives."""
+        for one in self._given:
+            one.vouched = self._wall()
+
+    async def _read_given(self, document: GivenDocument, judges: Judges) -> Given:
+        try:
+            value, vouched = await self._in_thread(partial(read_given, document, judges))
+            return Given(document, value, vouched)
+        except CertificateError as error:
+            why = str(error)
+        except OSError as error:
+            why = error.strerror or str(error)
+        self._failures += 1
+        self._log.error(f"{document.kind}: that of the controller is not used", source=document.name, error=why)
+        return Given(document, trouble=why)
+
+    def _used(self, documents: Sequence[GivenDocument]) -> list[GivenDocument]:
+        return [document for document in documents if not overridden(self._settings, document.kind)]
 
     # --- one document
 
@@ -282,14 +362,21 @@ class TrustKeeper:
             return False, self._why_not
         now, when = self._clock(), self._wall()
         alarms = [alarm for artifact in self._artifacts if (alarm := artifact.alarm(now, when))]
-        if not self._settings.trust_lists:
-            alarms.insert(0, f"no trust list is configured: {NOBODY}")
+        most = self._settings.trust_max_age_seconds
+        alarms += [alarm for one in self._given if (alarm := one.alarm(when, most))]
+        if not self._settings.trust_lists and not any(one.document.kind is Kind.LIST for one in self._given):
+            alarms.insert(0, f"no trust list is configured, or given by a controller: {NOBODY}")
         elif not self.store.anchors:
             alarms.insert(0, NOBODY)
         if alarms:
             return False, "; ".join(alarms)
         words = f"{len(self.store.anchors)} authorities, sequence {self.store.sequence}"
         words += f", {len(self.store.crls)} revocation lists of {self._revoked} certificates"
+        if self._given:
+            names = (f"{one.document.kind} {one.document.name} {one.document.generation}" for one in self._given)
+            words += f"; of the controller: {', '.join(names)}"
+        if self._unused:
+            words += f"; {self._unused.total()} of the controller are not used: agent.toml names lists of that kind"
         troubles = [f"{artifact.kind}: {artifact.trouble}" for artifact in self._artifacts if artifact.trouble]
         if self._disk_trouble:
             troubles.append(f"not kept on disk: {self._disk_trouble}")
@@ -301,9 +388,12 @@ class TrustKeeper:
 
     def counters(self) -> Mapping[str, int]:
         """Counts since the start; ages, in seconds, are those of the document that was confirmed longest ago."""
-        now = self._clock()
+        now, when = self._clock(), self._wall()
         ages = {kind: [a.age(now) for a in self._artifacts if a.kind is kind] for kind in Kind}
-        unread = sum(len(a.value.unread) for a in self._artifacts if isinstance(a.value, TrustList))
+        for one in self._given:
+            ages[one.document.kind].append(one.age(when))
+        held = [artifact.value for artifact in self._artifacts] + [one.value for one in self._given]
+        unread = sum(len(value.unread) for value in held if isinstance(value, TrustList))
         return {
             "trust_looks": self._looks,
             "trust_failures": self._failures,
@@ -313,10 +403,17 @@ class TrustKeeper:
             "trust_authorities": len(self.store.anchors),
             "trust_unread_authorities": unread,
             "trust_sequence": self.store.sequence,
+            "trust_given": len(self._given),
+            "trust_unused_lists": self._unused[Kind.LIST],
+            "trust_unused_crls": self._unused[Kind.CRL],
             "trust_revoked_certificates": self._revoked,
             "trust_list_age_seconds": int(max(ages[Kind.LIST], default=0.0)),
             "trust_crl_age_seconds": int(max(ages[Kind.CRL], default=0.0)),
         }
+
+
+def _a_thread() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="trust")
 
 
 def _read_kept(path: Path) -> bytes | None:

@@ -17,6 +17,7 @@ from agent.identity.verification import Verifier, VerifierSettings
 from agent.identity.verstat import asserted_rows
 from agent.model import CallAttempt
 from agent.policy.policy import IdentitySpec, Policy
+from agent.records.record import stated_attestation
 from agent.screening import Decision, Observation, Screening
 from agent.service import NOTHING_ADDED, Additions, Coming, Finding
 
@@ -175,7 +176,11 @@ class Stage:
             return NOTHING_ADDED
 
     def _signed(self, attempt: CallAttempt, policy: Policy) -> tuple[bytes, ...]:
-        return () if self._keys is None or policy.signing is None else self._keys.rows(attempt, policy)
+        rows = () if self._keys is None or policy.signing is None else self._keys.rows(attempt, policy)
+        for row in rows:  # the record is written after this turn of the loop, and says so
+            attestation = stated_attestation(row)
+            attempt.notes += (f"signed with attestation {attestation}" if attestation else "signed a diversion",)
+        return rows
 
     def _asserts(self, attempt: CallAttempt) -> bool:
         """Whether P-Asserted-Identity of this peer means anything: else it is not ours to hand on (RFC 3325 5)."""

@@ -3,7 +3,7 @@
 What is written here counts only when the store names it. Whoever writes either commits the files or takes them back.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import date
 from secrets import token_hex
 from typing import Final
@@ -23,7 +23,12 @@ ROW_GROUP: Final = 65_536
 LEVEL: Final = 1
 COMPACT_LEVEL: Final = 3
 
-Put = Callable[[str, pa.Buffer], None]
+# Numbers that mostly rise by little: their differences take a third of the room.
+RISING: Final = ("time", "sequence")
+# Nearly every value is another one. A dictionary of them is made in vain: a sixth of the time, a tenth of the room.
+VARIED: Final = frozenset(
+    (*RISING, "call_id", "calling", "from_uri", "asserted.list.element", "identity.list.element.sha256")
+)
 
 
 class Writer:
@@ -82,8 +87,31 @@ def by_day(table: pa.Table, when: float) -> Iterator[tuple[date, pa.Table]]:
 def encoded(rows: pa.Table, level: int) -> pa.Buffer:
     """A Parquet file."""
     sink = pa.BufferOutputStream()
-    pq.write_table(rows, sink, compression="zstd", compression_level=level, row_group_size=ROW_GROUP)
+    leaves = [leaf for field in rows.schema for leaf in _leaves(field.name, field.type)]
+    pq.write_table(
+        rows,
+        sink,
+        compression="zstd",
+        compression_level=level,
+        row_group_size=ROW_GROUP,
+        use_dictionary=[leaf for leaf in leaves if leaf not in VARIED],
+        column_encoding={leaf: "DELTA_BINARY_PACKED" for leaf in RISING if leaf in leaves},
+    )
     return sink.getvalue()
+
+
+def _leaves(path: str, kind: pa.DataType) -> Iterator[str]:
+    """The columns that Parquet makes of one, by their paths."""
+    if pa.types.is_struct(kind):
+        for field in kind:
+            yield from _leaves(f"{path}.{field.name}", field.type)
+    elif pa.types.is_map(kind):
+        yield from _leaves(f"{path}.key_value.key", kind.key_type)
+        yield from _leaves(f"{path}.key_value.value", kind.item_type)
+    elif pa.types.is_list(kind):
+        yield from _leaves(f"{path}.list.element", kind.value_type)
+    else:
+        yield path
 
 
 def _span(rows: pa.Table) -> tuple[float, float]:

@@ -19,7 +19,7 @@ from controller.artifacts.blobs import Blobs
 from controller.artifacts.importing import Importer, ListName
 from controller.artifacts.kinds import kind_of
 from controller.artifacts.settings import ArtifactSettings, Source, url_fault
-from controller.errors import Conflict, ControllerError
+from controller.errors import ControllerError
 from controller.model import Act, Artifact, FetchState
 from controller.store import Store
 
@@ -52,6 +52,8 @@ class _Tally:
     failures: int = 0
     unchanged: int = 0
     swept: int = 0
+    generations: int = 0
+    deltas: int = 0
 
 
 class ListKeeper:
@@ -114,6 +116,8 @@ class ListKeeper:
             "lists_failed_fetches": tally.failures,
             "lists_unchanged_fetches": tally.unchanged,
             "lists_swept_files": tally.swept,
+            "lists_swept_generations": tally.generations,
+            "lists_swept_deltas": tally.deltas,
         }
 
     # --- what is due
@@ -207,17 +211,17 @@ class ListKeeper:
     # --- letting go
 
     async def _tidy(self) -> None:
-        """Old generations that nothing needs, then bytes that nothing refers to."""
-        act = self._act("list.forget")
-        for latest in self._lists:
-            key = latest.key
-            for old in (await self._store.artifacts.versions(key.kind, key.name, 1000))[self._settings.keep :]:
-                try:
-                    await self._store.artifacts.forget([old.key], self._clock(), act)
-                except Conflict:  # a generation of the policy needs it
-                    continue
+        """Old generations and deltas that nothing needs, then bytes that nothing refers to."""
+        swept = await self._store.artifacts.sweep(self._settings.keep, self._clock(), self._act("list.sweep"))
+        if swept.more:
+            self._tidied -= TIDY_SECONDS  # the next look goes on
         used = await self._store.artifacts.locations()
-        self._tally.swept += await self._blobs.sweep(used, self._clock())
+        files = await self._blobs.sweep(used, self._clock())
+        self._tally.swept += files
+        self._tally.generations += len(swept.keys)
+        self._tally.deltas += swept.deltas
+        if swept.keys or swept.deltas or files:
+            self._log.info("lists swept", generations=len(swept.keys), deltas=swept.deltas, files=files)
 
 
 async def _body(source: Source, response: httpx.Response) -> AsyncIterator[bytes]:

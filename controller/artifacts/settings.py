@@ -47,7 +47,8 @@ class ArtifactSettings:
     """`url` is a place that fsspec knows ("s3://bucket/lists"), the same for all controllers of a fleet; "" is
     `directory`. `fetches` is how many agents get a list at the same time; others wait for their turn. `signers` is a
     PEM file of those who may sign trust lists and revocation lists: the roots of the policy administrators and the
-    certificates of their CRL signers. `keep` is how many generations of a list stay, besides those that are in use.
+    certificates of their CRL signers. `keep` is how many generations of a list stay besides those that are in
+    use, and of how many policies before one that is in use the lists stay, too.
     """
 
     directory: Path = DEFAULT_DIRECTORY

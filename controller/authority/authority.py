@@ -28,13 +28,11 @@ from controller.errors import Denied, Invalid, StoreError, Unauthenticated
 from controller.model import Act, EnrolmentToken, Operator, Peer, PeerKind, Role
 from controller.names import name_fault
 from controller.store import Store
+from controller.store.authorities import OWN
 from controller.store.enrolment import Claim
 
 HOUR: Final = 3600.0
 DAY: Final = 24 * HOUR
-OWN: Final = "internal"
-"""Under which name the store keeps the certificate of our own authority; others are kept under their hash."""
-
 TOKEN_SECONDS: Final = HOUR
 """The longest that an enrolment token is good."""
 

@@ -11,9 +11,10 @@ from collections.abc import Callable
 from typing import Final
 
 from controller.authority import tokens
+from controller.authority.issuer import BACKDATED
 from controller.authority.names import Named
 from controller.errors import Denied, NotFound, StoreError, Unauthenticated
-from controller.model import Peer, PeerKind, Topic
+from controller.model import IssuedCertificate, Peer, PeerKind, Topic
 from controller.store import Store
 from controller.store.certificates import Login, Standing
 
@@ -80,12 +81,28 @@ class Roll:
             try:
                 issued = await self._store.certificates.get(named.serial)
             except NotFound:
-                raise Unauthenticated("the certificate is none of this fleet") from None
+                issued = await self._adopted(named)
             known = self._known[named.serial] = (issued.kind, issued.name)
             if len(self._known) > KNOWN_MAX:
                 self._known.popitem(last=False)
         if known != (named.kind, named.name):
             raise Unauthenticated("the certificate is none of this fleet")
+
+    async def _adopted(self, named: Named) -> IssuedCertificate:
+        """One that we have forgotten by going back to a back-up. Raises Unauthenticated, Denied, StoreError."""
+        begins = named.not_before + BACKDATED
+        if named.kind is not PeerKind.AGENT or not any(
+            backup - BACKDATED <= begins <= restored + BACKDATED for backup, restored in self._standing.forgotten
+        ):
+            raise Unauthenticated("the certificate is none of this fleet")
+        noted = IssuedCertificate(
+            named.serial, named.kind, named.name, named.not_before, named.not_after, b"", min(begins, named.not_after)
+        )
+        try:
+            await self._store.certificates.adopt(noted)
+        except NotFound:  # enrolled since then
+            raise Unauthenticated(f"{named.name} is not known any more: enrol it again") from None
+        return noted
 
     async def login(self, token: str, when: float) -> Peer:
         """The operator with this token. Raises Unauthenticated, StoreError."""

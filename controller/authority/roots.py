@@ -22,11 +22,15 @@ from controller.authority.settings import AuthoritySettings
 
 CHAIN_BYTES_MAX: Final = 256 << 10
 CHAIN_MAX: Final = 8
+CA_KEY: Final = "ca.key"
+NEXT_KEY: Final = "ca-next.key"
 
 
 def open_key(settings: AuthoritySettings, known: bytes | None) -> SigningKey:
     """The key of our own authority, made where there is none. Raises ConfigError; also when `known` needs another."""
-    path = keys.find(settings.directory, "ca.key")
+    path = keys.find(settings.directory, CA_KEY)
+    if known is not None:
+        path = settle_keys(settings, known)
     key = keys.load(path)
     if key is None and known is not None:
         mark = hashlib.sha256(known).hexdigest()[:16]
@@ -37,7 +41,26 @@ def open_key(settings: AuthoritySettings, known: bytes | None) -> SigningKey:
             keys.save_new(path, key)
         except FileExistsError:
             raise ConfigError(str(path), "was made by another process just now: start again") from None
-    return _signing(path, key)
+    return signing_key(path, key)
+
+
+def settle_keys(settings: AuthoritySettings, known: bytes) -> Path:
+    """Where the key of this authority is. One that was staged and issues by now takes the usual place, and the one
+    before it stays beside it under another name. Raises ConfigError."""
+    usual, staged = keys.find(settings.directory, CA_KEY), keys.find(settings.directory, NEXT_KEY)
+    certificate, key = x509.load_der_x509_certificate(known), keys.load(staged)
+    if key is None or not is_for(certificate, signing_key(staged, key)):
+        return usual
+    if staged.parent != settings.directory or usual.parent != settings.directory:
+        return staged  # a credential of systemd: its place is the operator's
+    try:
+        if usual.exists():
+            mark = hashlib.sha256(usual.read_bytes()).hexdigest()[:16]
+            usual.replace(settings.directory / f"ca-before-{mark}.key")
+        staged.replace(usual)
+    except OSError as error:
+        raise ConfigError(str(staged), f"cannot take the place of {usual.name}: {error.strerror}") from None
+    return usual
 
 
 def own_certificate(settings: AuthoritySettings, key: SigningKey, known: bytes | None, when: float) -> bytes:
@@ -46,13 +69,13 @@ def own_certificate(settings: AuthoritySettings, key: SigningKey, known: bytes |
     Raises ConfigError when the known one is not for this key.
     """
     if known is not None:
-        if not _is_for(x509.load_der_x509_certificate(known), key):
-            path, mark = keys.find(settings.directory, "ca.key"), hashlib.sha256(known).hexdigest()[:16]
+        if not is_for(x509.load_der_x509_certificate(known), key):
+            path, mark = keys.find(settings.directory, CA_KEY), hashlib.sha256(known).hexdigest()[:16]
             raise ConfigError(str(path), f"is not the key of the fleet's authority ({mark})")
         return known
     with contextlib.suppress(OSError, ValueError):
         of_file = x509.load_pem_x509_certificate((settings.directory / "ca.crt").read_bytes())
-        if _is_for(of_file, key):  # the store is new, the fleet is not
+        if is_for(of_file, key):  # the store is new, the fleet is not
             return of_file.public_bytes(Encoding.DER)
     return make_authority(settings.trust_domain, key, when).public_bytes(Encoding.DER)
 
@@ -77,8 +100,8 @@ def external_issuer(settings: AuthoritySettings, when: float) -> Issuer:
     key = keys.load(settings.key)
     if key is None:
         raise ConfigError(str(settings.key), "is missing")
-    issuer = Issuer(settings.trust_domain, chain, _signing(settings.key, key))
-    if not _is_for(chain[0], issuer.key):
+    issuer = Issuer(settings.trust_domain, chain, signing_key(settings.key, key))
+    if not is_for(chain[0], issuer.key):
         raise ConfigError(str(settings.key), f"is not the key of the first certificate in {where}")
     for n, certificate in enumerate(chain):
         _check_authority(certificate, n, f"{where}: certificate {n + 1}")
@@ -140,12 +163,14 @@ def open_artifact_key(settings: AuthoritySettings, *, known: bool) -> ed25519.Ed
     return key
 
 
-def _signing(path: Path, key: keys.Key) -> SigningKey:
+def signing_key(path: Path, key: keys.Key) -> SigningKey:
+    """One that certificates can be signed with. Raises ConfigError."""
     if isinstance(key, ed25519.Ed25519PrivateKey) or (isinstance(key, rsa.RSAPrivateKey) and key.key_size < 2048):
         raise ConfigError(str(path), "must be an EC key, or an RSA key of 2048 bits or more, for TLS to take it")
     return key
 
 
-def _is_for(certificate: x509.Certificate, key: SigningKey) -> bool:
+def is_for(certificate: x509.Certificate, key: SigningKey) -> bool:
+    """Whether the certificate is of this key."""
     form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return certificate.public_key().public_bytes(*form) == key.public_key().public_bytes(*form)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from agent.model import ConfigError, ConfigErrors
+from controller.cli.keeping import complain, configure
 
 if TYPE_CHECKING:
     from controller.config import Config
@@ -37,6 +38,8 @@ examples:
   sbc-controller run                        serve; a login token that nobody has seen yet is in admin.token
   sbc-controller run --directory ./trial    the same in a folder of your own, for a trial
   sbc-controller check                      is the configuration right?
+  sbc-controller backup /backup/sbc         a copy of the state, while it runs; `restore` puts it back
+  sbc-controller authority                  which roots are trusted, and who does not know the next one yet
 
 files:
   /etc/sbc-edge-controller/controller.toml  configuration; the one of the package explains every key
@@ -83,6 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
     init.set_defaults(act=_init)
     check = _command(commands, "check", CHECK, "")
     check.set_defaults(act=_check)
+    configure(commands, _command)
     return parser
 
 
@@ -123,13 +127,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     act: Callable[[argparse.Namespace, Config], int] = args.act
     try:
         return act(args, config)
+    except ConfigError as error:
+        complain(str(error))
+        return EX_CONFIG
     except KeyboardInterrupt:
         return 130
-
-
-def complain(message: str) -> None:
-    """One line on stderr, named after the program."""
-    print(f"sbc-controller: {message}", file=sys.stderr)
 
 
 def _load(args: argparse.Namespace) -> "Config":

@@ -66,6 +66,7 @@ class Fleet:
         self.access = _Asking(rpc.AccessServiceStub(channel), metadata)
         self.policy = _Asking(rpc.PolicyServiceStub(channel), metadata)
         self.rollout = _Asking(rpc.RolloutServiceStub(channel), metadata)
+        self.upgrade = _Asking(rpc.UpgradeServiceStub(channel), metadata)
         self.lists = _Asking(rpc.ListServiceStub(channel), metadata)
         self.limits = _Asking(rpc.LimitServiceStub(channel), metadata)
         self.records = _Asking(rpc.RecordServiceStub(channel), metadata)

@@ -42,6 +42,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default="safe",
         help="what an agent does while no controller answers: a share that is safe, what it had, or no limit",
     )
+    put.add_argument(
+        "--warn-at",
+        metavar="SHARE",
+        type=_share,
+        help="tell operators (log, `sbcctl limits list`, metrics) from this share of it on; 1: never (default 0.8)",
+    )
     delete = command(commands, "delete", "delete a limit", DELETE, _delete)
     for parser_of in (put, delete):
         parser_of.add_argument("name", metavar="NAME", help="as in the policy")
@@ -55,6 +61,16 @@ def _rate(text: str) -> float:
     if not 0 < rate < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is no number above zero")
     return rate
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = math.nan
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no share from 0 to 1")
+    return share
 
 
 def _list(args: argparse.Namespace) -> int:
@@ -98,7 +114,7 @@ def _row(limit: "fleet_pb2.FleetLimit") -> list[str]:
         f"{limit.leased:,.1f}",
         f"{limit.demand:,.1f}",
         str(limit.agents),
-        f"{limit.demand / limit.rate:.0%}" if limit.rate else "",
+        (f"{limit.demand / limit.rate:.0%}" if limit.rate else "") + (" NEARLY USED UP" if limit.warned else ""),
     ]
 
 
@@ -107,7 +123,9 @@ def _set(args: argparse.Namespace) -> int:
     from controller.ctl.plain import plain  # noqa: PLC0415
     from sbcedge.fleet.v1 import fleet_pb2 as pb  # noqa: PLC0415
 
-    limit = pb.FleetLimit(name=args.name, rate=args.rate, burst=args.burst, partition=args.partition)
+    limit = pb.FleetLimit(
+        name=args.name, rate=args.rate, burst=args.burst, partition=args.partition, warn_at=args.warn_at
+    )
     with connected(args) as fleet:
         made = fleet.limits.SetFleetLimit(pb.SetFleetLimitRequest(limit=limit)).limit
     if args.json:

@@ -2,16 +2,18 @@
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from agent.cli.output import progress
 from agent.model import ConfigError
-from controller.ctl.commands import command, several
+from controller.ctl.commands import add_watch, command, several
 from controller.ctl.output import OK, ago, at, into_timestamp, moment, print_json, print_table
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from sbcedge.fleet.v1 import fleet_pb2
 
 KINDS: Final = ("dno", "trust-list", "crl")
@@ -24,6 +26,12 @@ SHOW: Final = """\
 sbcctl lists show
 sbcctl lists show --json | jq '.fetches[] | select(.problem != "")'"""
 
+STATUS: Final = """\
+sbcctl lists status
+sbcctl lists status --kind crl --watch
+sbcctl lists status --json | jq '.[] | select(.generation != .latest)'"""
+
+AT_AGENTS: Final = ("agent", "host", "list", "has", "shall have", "latest", "policy", "what is wrong")
 COLUMNS: Final = ("kind", "list", "generation", "holds", "bytes", "imported", "by", "ends")
 
 
@@ -37,6 +45,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_import_arguments(add)
     show = command(commands, "show", "show the lists, and how their scheduled fetches went", SHOW, run_show)
     show.set_defaults(kind="")
+    status = command(
+        commands, "status", "show which generation of each list every agent decides by", STATUS, run_status
+    )
+    status.add_argument("--kind", choices=KINDS, default="", help="of this kind only")
+    status.add_argument("--name", metavar="NAME", default="", help="of this name only")
+    add_watch(status)
 
 
 def add_import_arguments(parser: argparse.ArgumentParser) -> None:
@@ -107,6 +121,49 @@ def run_show(args: argparse.Namespace) -> int:
         rows = [(f"{f.kind} {f.name}", f.url, ago(f.tried_at, now), ago(f.fetched_at, now), f.problem) for f in fetches]
         print_table("Scheduled fetches", ("list", "from", "tried", "succeeded", "what is wrong"), rows)
     return OK
+
+
+def run_status(args: argparse.Namespace) -> int:
+    """Where each list is."""
+    from controller.ctl.asking import connected  # noqa: PLC0415
+    from controller.ctl.plain import plain  # noqa: PLC0415
+    from controller.ctl.watching import polled, watch  # noqa: PLC0415
+    from sbcedge.fleet.v1 import fleet_pb2 as pb  # noqa: PLC0415
+
+    with connected(args) as fleet:
+
+        def ask() -> "list[fleet_pb2.ListAtAgent]":
+            return list(fleet.lists.GetListStatus(pb.GetListStatusRequest(kind=args.kind, name=args.name)).lists)
+
+        if args.watch:
+            watch(polled(ask), view, (lambda found: {"lists": list(map(plain, found))}) if args.json else None)
+            return OK
+        found = ask()
+    if args.json:
+        print_json([plain(item) for item in found])
+    else:
+        print_table("", AT_AGENTS, [_at_agent(item) for item in found])
+    return OK
+
+
+def view(found: "Sequence[fleet_pb2.ListAtAgent]") -> "RenderableType":
+    """One look."""
+    from controller.ctl.watching import lines, table, together  # noqa: PLC0415
+
+    now = time.strftime("%H:%M:%SZ", time.gmtime())
+    behind = sum(item.generation != item.latest for item in found)
+    return together(
+        lines(f"{now}  {len(found)} lists at agents, {behind} not the latest", ""),
+        table("", AT_AGENTS, [_at_agent(item) for item in found], numbers=0),
+    )
+
+
+def _at_agent(item: "fleet_pb2.ListAtAgent") -> list[str]:
+    problem = item.problem or ("" if item.connected else "not connected: as it was")
+    if not problem and item.generation != item.latest:
+        problem = "on its way" if item.offered == item.latest else "not the latest"
+    numbers = (str(number) if number else "-" for number in (item.generation, item.offered, item.latest))
+    return [item.agent_id, item.hostname, f"{item.kind} {item.name}", *numbers, str(item.policy_generation), problem]
 
 
 def _row(item: "fleet_pb2.ListInfo", now: float) -> list[str]:

@@ -21,8 +21,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "agent": ("controller.ctl.agent", "show one agent, follow its calls, explain a call, drain or revoke it"),
     "policy": ("controller.ctl.policy", "check, apply, compare, show or take back the policy of the fleet"),
     "rollout": ("controller.ctl.rollout", "watch, start or halt how a generation of the policy gets to the agents"),
+    "upgrade": ("controller.ctl.upgrade", "give another version of the agent to the fleet, step by step"),
     "dno": ("controller.ctl.dno", "import, show or look up do-not-originate lists"),
-    "lists": ("controller.ctl.lists", "import or show lists of every kind: trust lists and revocation lists too"),
+    "lists": (
+        "controller.ctl.lists",
+        "import lists of every kind, trust lists and revocation lists too; show them, and where they are",
+    ),
     "limits": ("controller.ctl.limits", "show, set or delete limits that hold for the whole fleet"),
     "tokens": ("controller.ctl.tokens", "make, list or revoke tokens by which agents enrol"),
     "operators": ("controller.ctl.operators", "make, list or revoke operators"),

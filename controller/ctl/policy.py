@@ -172,6 +172,8 @@ def _print_replay(response: "fleet_pb2.DiffPolicyResponse") -> None:
         print_table("", ("agent", "Call-ID", "before", "after"), rows)
     if len(changed) > CHANGED_SHOWN:
         print(f"and {len(changed) - CHANGED_SHOWN:,} more: see --json")
+    for rule, why in sorted(response.left_out.items()):
+        complain(f"not replayed: {rule}: {why}")
     for agent_id, problem in sorted(response.problems.items()):
         complain(f"{agent_id} could not replay: {problem}")
 

@@ -118,26 +118,28 @@ def follow(fleet: "Fleet", generation: int, *, as_json: bool) -> int:
     return OK if ended == DONE else BAD_INPUT
 
 
-def line(rollout: "fleet_pb2.Rollout") -> str:
-    """One look, on one line."""
+def line(rollout: "fleet_pb2.Rollout", what: str = "") -> str:
+    """One look, on one line. `what` it is a rollout of, if not of a generation."""
     step = f"step {rollout.step + 1} of {len(rollout.steps)}"
     problems = "".join(f"\n  {problem.agent_id}: {problem.problem}" for problem in rollout.problems)
-    return ", ".join(filter(None, (_head(rollout), step, _counts(rollout)))) + problems
+    return ", ".join(filter(None, (_head(rollout, what), step, _counts(rollout)))) + problems
 
 
-def _head(rollout: "fleet_pb2.Rollout") -> str:
-    return f"generation {rollout.generation}: {rollout.state}" + (f" ({rollout.why})" if rollout.why else "")
+def _head(rollout: "fleet_pb2.Rollout", what: str) -> str:
+    return f"{what or f'generation {rollout.generation}'}: {rollout.state}" + (
+        f" ({rollout.why})" if rollout.why else ""
+    )
 
 
 def _counts(rollout: "fleet_pb2.Rollout") -> str:
     return ", ".join(f"{rollout.phases[phase]} {phase}" for phase in PHASES if phase in rollout.phases)
 
 
-def view(rollout: "fleet_pb2.Rollout") -> "RenderableType":
-    """One look."""
+def view(rollout: "fleet_pb2.Rollout", what: str = "") -> "RenderableType":
+    """One look. `what` as for `line`."""
     from controller.ctl.watching import lines, table, together  # noqa: PLC0415
 
-    head = _head(rollout)
+    head = _head(rollout, what)
     steps = [
         f"{'>' if n == rollout.step and rollout.state == RUNNING else ' '} step {n + 1} of {len(rollout.steps)}: "
         f"{share:.0%} of the agents" + (" (one at least)" if share < 1 else "")

@@ -66,6 +66,11 @@ def replay_of(policy: bytes, window: float, seconds: float, when: float) -> Orde
     return Order(new_id(), "replay", when + seconds, duration=window, policy=policy)
 
 
+def upgrade_of(version: str, key: str, soak: float, seconds: float, when: float) -> Order:
+    """Have an agent ask its host for another version of itself; it answers within `seconds` that it did."""
+    return Order(new_id(), "upgrade", when + seconds, argument=f"{version} {key}", duration=soak)
+
+
 def new_id() -> str:
     """Of a command: never given twice."""
     return secrets.token_hex(12)

@@ -1,108 +1,34 @@
-"""Takes the steps of rollouts, on the controller that leads. What a step is, `advance` says; here it is carried out.
+"""Takes the steps of rollouts, on the controller that leads. What a step is, `advance` says; here it is carried out."""
 
-Everything that it remembers is in the store: killed between any two lines and started again, here or elsewhere, it
-goes on from what is there. Each write names the term in which this controller leads: that of an old leader is refused.
-"""
-
-import asyncio
-import contextlib
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final
 
 from agent.ops.log import Log
-from controller.errors import Conflict, NotFound, StaleEpoch, StoreError
+from controller.errors import NotFound
 from controller.fleet.judging import Member
+from controller.fleet.leading import Leading
 from controller.fleet.messages import POLICY
 from controller.fleet.publishing import Publisher
 from controller.fleet.rollout import Case, advance
-from controller.model import Act, Agent, Offer, Policy, Rollout, RolloutState, Term, Topic
+from controller.model import Agent, Offer, Policy, Rollout, RolloutState, Term
 from controller.store import Store
 
-RUNNING_SECONDS: Final = 1.0
-IDLE_SECONDS: Final = 5.0
-"""Between two looks while a rollout runs, and while none does. Changes in the store are looked at at once."""
-
-PAUSE_SECONDS: Final = 0.05
-TROUBLE_SECONDS: Final = 1.0
 ASSIGN_MAX: Final = 1000
 """Offers that are made in one transaction."""
 
-TOPICS: Final = (Topic.AGENTS, Topic.POLICIES, Topic.ROLLOUTS)
 
-
-class Conductor:
+class Conductor(Leading):
     """Construction does nothing. `clock` is epoch seconds."""
 
     name: Final = "rollout"
 
     def __init__(self, store: Store, publisher: Publisher, log: Log, clock: Callable[[], float] = time.time) -> None:
-        self._store = store
+        super().__init__(store, log, clock)
         self._publisher = publisher
-        self._log = log
-        self._clock = clock
-        self._task: asyncio.Task[None] | None = None
-        self._said = "no rollout yet"
-        self._trouble = ""
-        self._looks = self._ended = 0
-
-    async def start(self) -> None:
-        """Begin to look."""
-        self._task = asyncio.create_task(self._run(), name="rollout")
-
-    async def stop(self, grace: float) -> None:  # noqa: ARG002  (a look takes no time, and the next leader repeats it)
-        """Look no more."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
-
-    def health(self) -> tuple[bool, str]:
-        """What the rollout is at."""
-        return not self._trouble, self._trouble or self._said
-
-    def counters(self) -> Mapping[str, int]:
-        """Counts since the start."""
-        return {"rollout_looks": self._looks, "rollout_ended": self._ended}
-
-    async def _run(self) -> None:
-        while True:
-            seen = await self._seen()
-            term = self._store.leadership.term()
-            if term is None:
-                self._said = "another controller leads"
-                await self._store.leadership.wait(None, IDLE_SECONDS)
-                continue
-            try:
-                running = await self.look(term)
-            except (StaleEpoch, Conflict) as error:
-                self._log.info("a look at the rollout came to nothing", why=str(error))
-                running = True
-            except StoreError as error:
-                self._trouble = f"the store does not answer: {error}"
-                await asyncio.sleep(TROUBLE_SECONDS)
-                continue
-            except Exception as error:
-                self._trouble = "a fault of the controller"
-                self._log.fault(error, "rollout")
-                await asyncio.sleep(TROUBLE_SECONDS)
-                continue
-            self._trouble = ""
-            await asyncio.sleep(PAUSE_SECONDS)
-            await self._store.changes.wait(seen, RUNNING_SECONDS if running else IDLE_SECONDS)
-
-    async def _seen(self) -> Mapping[Topic, int]:
-        """What to wait beyond: only the topics that matter here."""
-        with contextlib.suppress(StoreError):
-            seen = await self._store.changes.seen()
-            return {topic: seen[topic] if topic in TOPICS else 1 << 62 for topic in Topic}
-        return {}
 
     async def look(self, term: Term) -> bool:
-        """One step: whatever the store shows that should be done now. Whether a rollout runs.
-
-        Raises StaleEpoch, Conflict (somebody changed it meanwhile: look again) and StoreError.
-        """
+        """See `Leading`. Whether a rollout runs."""
         self._looks += 1
         now = self._clock()
         try:
@@ -163,9 +89,6 @@ class Conductor:
             new = [agent.id for agent in agents if agent.offer is None]
             for some in (new[n : n + ASSIGN_MAX] for n in range(0, len(new), ASSIGN_MAX)):
                 await self._store.rollouts.assign(settled, some, 0, now, term)
-
-    def _act(self, action: str, **detail: Any) -> Act:
-        return Act(f"controller:{self._store.controller_id}", action, detail)
 
 
 def _is_return(policy: Policy) -> bool:

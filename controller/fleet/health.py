@@ -39,6 +39,7 @@ class HealthReader:
             clock_offset=0.0 if report.at is None else round(report.at - when, 3),
             attempts=self._sums[0],
             refusals=self._sums[1],
+            upgrade=report.upgrade,
         )
 
     def _sum(self, report: HealthReport) -> None:

@@ -5,10 +5,13 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from controller.errors import ControllerError
-from controller.model import Artifact, OfferPhase, Problem
+from controller.model import Artifact, OfferPhase, Problem, UpgradeNote
 
 POLICY: Final = "policy.v1"
 """Capability of agents that take offers. Without it none is made: capabilities are never inferred from a version."""
+
+UPGRADE: Final = "upgrade.v1"
+"""Of agents whose host lets the controller upgrade them."""
 
 
 # --- from the agent
@@ -51,6 +54,7 @@ class HealthReport:
     active_sha256: bytes = b""
     attempts: int = 0
     refusals: int = 0
+    upgrade: UpgradeNote | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +91,10 @@ class Offering:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A command for one agent. `word` is one of the allow-list of controller/fleet/commands.py."""
+    """A command for one agent. `word` is one of the allow-list of controller/fleet/commands.py.
+
+    Of "upgrade", `argument` is version and key, with a space between, and `duration` the soak on the host.
+    """
 
     id: str
     word: str

@@ -22,6 +22,7 @@ CHANGED_MAX: Final = 10_000
 """Calls that are shown of a replay: an answer of 1 MB. Who changes more sees enough in these."""
 
 TEXT_MAX: Final = 256
+LEFT_OUT_MAX: Final = 1000
 
 
 class Relay(Protocol):
@@ -42,11 +43,13 @@ class ChangedCall:
 
 @dataclass(slots=True)
 class Replayed:
-    """What agents found when they decided again. `problems`: agents that could not, and why."""
+    """What agents found when they decided again. `problems`: agents that could not, and why; `left_out`: rules that
+    took no part, and why."""
 
     calls: int = 0
     changed: list[ChangedCall] = field(default_factory=list)
     problems: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
 
 
 class Orders:
@@ -130,10 +133,19 @@ def _add(found: Replayed, agent_id: str, piece: Sequence[str]) -> None:
             found.problems[agent_id] = "answers with what is no JSON object"
         elif isinstance(said.get("replayed"), int):
             found.calls += said["replayed"]
+            _leave_out(found, said.get("left_out"))
         elif len(found.changed) < CHANGED_MAX:
             found.changed.append(
                 ChangedCall(agent_id, _text(said, "call_id"), _text(said, "before"), _text(said, "after"))
             )
+
+
+def _leave_out(found: Replayed, left_out: object) -> None:
+    """By rule; agents of the release before say it in one sentence for all."""
+    named = left_out if isinstance(left_out, dict) else {"limits": left_out} if isinstance(left_out, str) else {}
+    for rule, why in named.items():
+        if len(found.left_out) < LEFT_OUT_MAX:
+            found.left_out[str(rule)[:TEXT_MAX]] = str(why)[:TEXT_MAX]
 
 
 def _text(said: dict[str, Any], key: str) -> str:

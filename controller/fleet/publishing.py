@@ -21,7 +21,7 @@ from controller.artifacts.signing import signing
 from controller.authority.signer import ArtifactSigner
 from controller.errors import Conflict, Invalid, NotFound
 from controller.fleet.rollout import AT_ONCE, DEFAULT_PLAN
-from controller.model import Act, ArtifactKey, Policy, PolicyDraft, RolloutPlan, RolloutState
+from controller.model import Act, Artifact, ArtifactKey, Policy, PolicyDraft, RolloutPlan, RolloutState
 from controller.store import Store
 from controller.store.artifacts import ArtifactDraft
 from sbcedge.policy.v1 import policy_pb2 as pb
@@ -33,7 +33,11 @@ DOCUMENT_MAX: Final = 900_000
 COMMENT_MAX: Final = 1000
 STEPS_MAX: Final = 20
 SOAK_MAX: Final = 86_400.0
-DNO: Final = "dno"
+DNO, TRUST_LIST, CRL = "dno", "trust-list", "crl"
+
+ListRef = tuple[str, str]
+"""Kind and name."""
+
 ALL_AT_ONCE: Final = RolloutPlan(AT_ONCE, DEFAULT_PLAN.soak, DEFAULT_PLAN.refusal_rise)
 
 SETTLED_LOOKS: Final = (10, 1000)
@@ -47,7 +51,7 @@ class Checked:
     name: str
     toml: str
     document: bytes
-    lists: tuple[str, ...]
+    lists: tuple[ListRef, ...]
     full: str  # TOML with every default
 
 
@@ -64,7 +68,7 @@ class Publisher:
         """What a policy amounts to. Raises ConfigErrors with every error; StoreError."""
         if len(toml.encode(errors="replace")) > TOML_MAX:
             raise ConfigErrors([ConfigError("", f"is longer than {TOML_MAX} bytes")])
-        known = {a.key.name for a in await self._store.artifacts.all_latest() if a.key.kind == DNO}
+        known = {(a.key.kind, a.key.name) for a in await self._store.artifacts.all_latest()}
         return await asyncio.to_thread(self._check, toml, known)
 
     async def apply(
@@ -99,12 +103,11 @@ class Publisher:
             current = await self._current()
         except NotFound:
             return None
-        names = tuple(key.name for key in current.info.artifacts if key.kind == DNO)
-        artifacts = await self._latest(names)
+        artifacts = await self._latest([(key.kind, key.name) for key in current.info.artifacts])
         if set(artifacts) == set(current.info.artifacts):
             return None
         latest = (await self._store.policies.get()).info.generation
-        done = act("policy.renew-lists", lists=[f"{key.name} {key.generation}" for key in artifacts])
+        done = act("policy.renew-lists", lists=[f"{k.kind} {k.name} {k.generation}" for k in artifacts])
         return await self._again(current, artifacts, comment or "new lists", plan or DEFAULT_PLAN, done, latest)
 
     async def roll_back(
@@ -116,7 +119,7 @@ class Publisher:
         """
         _check_comment(comment)
         old = await self._store.policies.get(generation)
-        artifacts = tuple([(await self._store.artifacts.latest(k.kind, k.name)).key for k in old.info.artifacts])
+        artifacts = await self._latest(list(_lists_of(_read(old)).values()))
         done = act("policy.roll-back", to=generation, comment=comment)
         return await self._again(old, artifacts, comment, plan or ALL_AT_ONCE, done, expected, back_to=generation)
 
@@ -130,24 +133,41 @@ class Publisher:
         done = act("policy.take-back", to=generation)
         return await self._again(old, artifacts, comment, ALL_AT_ONCE, done, expected, back_to=generation)
 
+    async def after_restore(self, leap: int, act: Callable[..., Act]) -> Policy | None:
+        """What was in force, for all at once, under numbers that agents cannot have seen; None: nothing ever was.
+
+        Lists, too: agents take none of a generation that is below one that they had.
+        """
+        again = {}
+        for old in await self._store.artifacts.all_latest():
+            draft = _draft_of(old)
+            done, above = act("list.restore", of=old.key.generation), old.key.generation + leap
+            made = await self._store.artifacts.add(draft, signing(draft, self._signer()), self._clock(), done, above)
+            again[old.key.kind, old.key.name] = made.key
+        generation = await self.settled()
+        if not generation:
+            return None
+        policy = await self._store.policies.get(generation)
+        latest = (await self._store.policies.get()).info.generation
+        artifacts = tuple([again[ref] for ref in dict.fromkeys(_lists_of(_read(policy)).values())])
+        done = act("policy.restore", to=generation)
+        comment = f"restored from a back-up, as generation {generation} was"
+        return await self._again(policy, artifacts, comment, ALL_AT_ONCE, done, 0, generation, latest + leap)
+
     async def _as_then(self, key: ArtifactKey, act: Callable[..., Act]) -> ArtifactKey:
         old, latest = await self._store.artifacts.get(key), await self._store.artifacts.latest(key.kind, key.name)
         if latest.sha256 == old.sha256:
             return latest.key
-        draft = ArtifactDraft(
-            kind=key.kind,
-            name=key.name,
-            sha256=old.sha256,
-            size=old.size,
-            format_version=old.format_version,
-            not_after=old.not_after,
-            location=old.location,
-            author=old.author,
-            counts=dict(old.counts),
-        )
+        draft = _draft_of(old)
         done = act("list.take-back", to=key.generation)
         added = await self._store.artifacts.add(draft, signing(draft, self._signer()), self._clock(), done)
         return added.key
+
+    async def has_its_lists(self, generation: int) -> bool:
+        """Whether it can be offered: lists of old generations are not kept for ever. Raises NotFound."""
+        policy = await self._store.policies.get(generation)
+        there = {(key.kind, key.name) for key in policy.info.artifacts}
+        return there.issuperset(_lists_of(_read(policy)).values())
 
     async def settled(self) -> int:
         """The last generation that was rolled out to the end; 0: none yet."""
@@ -172,7 +192,7 @@ class Publisher:
 
     async def check_stored(self, policy: Policy) -> Checked:
         """The same of a generation: its lists were there once."""
-        known = {key.name for key in policy.info.artifacts}
+        known = set(_lists_of(_read(policy)).values())
         return await asyncio.to_thread(self._check, policy.toml, known)
 
     async def _current(self) -> Policy:
@@ -192,6 +212,7 @@ class Publisher:
         act: Act,
         expected: int,
         back_to: int = 0,
+        above: int = 0,
     ) -> Policy:
         draft = PolicyDraft(
             name=policy.info.name,
@@ -202,26 +223,27 @@ class Publisher:
             rolled_back_to=back_to,
             artifacts=artifacts,
         )
-        return await self._store.policies.add(draft, self._clock(), act, expected, plan)
+        return await self._store.policies.add(draft, self._clock(), act, expected, plan, above)
 
-    async def _latest(self, names: Sequence[str]) -> tuple[ArtifactKey, ...]:
+    async def _latest(self, lists: Sequence[ListRef]) -> tuple[ArtifactKey, ...]:
         """The latest generation of each list. Raises Conflict: one has gone meanwhile."""
+        artifacts = self._store.artifacts
         try:
-            return tuple([(await self._store.artifacts.latest(DNO, name)).key for name in dict.fromkeys(names)])
+            return tuple([(await artifacts.latest(kind, name)).key for kind, name in dict.fromkeys(lists)])
         except NotFound as error:
             raise Conflict(str(error)) from None
 
-    def _check(self, toml: str, known: set[str]) -> Checked:
+    def _check(self, toml: str, known: set[ListRef]) -> Checked:
         message = from_toml(toml)
-        names = tuple(message.do_not_originate.lists)
+        lists = _lists_of(message)
         errors = [
-            ConfigError(f"do_not_originate.lists[{n}]", f"there is no list {name}: import it first")
-            for n, name in enumerate(names)
-            if name not in known
+            ConfigError(field, f"there is no {ref[0]} list {ref[1]}: import it first")
+            for field, ref in lists.items()
+            if ref not in known
         ]
         compiled = None
         try:
-            compiled = compile_policy(message, dict.fromkeys(names, self._any_list()))
+            compiled = compile_policy(message, dict.fromkeys(message.do_not_originate.lists, self._any_list()))
         except ConfigErrors as several:
             errors.extend(several.errors)
         except ConfigError as error:
@@ -232,7 +254,8 @@ class Publisher:
             errors.append(ConfigError("", f"makes {len(document)} bytes for agents; at most {DOCUMENT_MAX}"))
         if errors or compiled is None:
             raise ConfigErrors(errors)
-        return Checked(message.name, toml, document, names, to_toml(with_defaults(message, compiled)))
+        full = to_toml(with_defaults(message, compiled))
+        return Checked(message.name, toml, document, tuple(lists.values()), full)
 
     def _any_list(self) -> DnoList:
         """Stands for a list that was checked when it was imported; nothing is looked up in it."""
@@ -240,6 +263,36 @@ class Publisher:
             data = b"".join(encode(DnoBuilder().finish(), 0, 0.0, "stand-in"))
             self._stand_in = read_list(memoryview(data), "stand-in")
         return self._stand_in
+
+
+def _lists_of(message: pb.Policy) -> dict[str, ListRef]:
+    """Every list that a policy names, by the field that names it."""
+    named = (
+        ("do_not_originate.lists", DNO, message.do_not_originate.lists),
+        ("identity.trust_lists", TRUST_LIST, message.identity.trust_lists),
+        ("identity.crls", CRL, message.identity.crls),
+    )
+    return {f"{field}[{n}]": (kind, name) for field, kind, names in named for n, name in enumerate(names)}
+
+
+def _draft_of(old: Artifact) -> ArtifactDraft:
+    """The same bytes again, to become the newest."""
+    return ArtifactDraft(
+        kind=old.key.kind,
+        name=old.key.name,
+        sha256=old.sha256,
+        size=old.size,
+        format_version=old.format_version,
+        not_after=old.not_after,
+        location=old.location,
+        author=old.author,
+        counts=dict(old.counts),
+    )
+
+
+def _read(policy: Policy) -> pb.Policy:
+    """As it is stored."""
+    return pb.Policy.FromString(policy.document)
 
 
 def plan_of(steps: Sequence[float], soak: float | None, refusal_rise: float) -> RolloutPlan:

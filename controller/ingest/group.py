@@ -3,20 +3,21 @@
 Knows neither files nor transactions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import pyarrow as pa
 
 from controller.archive.layout import DROPPED, epoch_text
-from controller.archive.rows import Lines, dropped_table, tables_of
+from controller.archive.rows import Lines, dropped_table
+from controller.archive.tables import tables_of
 from controller.errors import Invalid
 from controller.ingest.order import Taken
 from controller.ingest.upload import Item, Upload
 from controller.model import Advance, DroppedRange
 
 GROUP_TEXT: Final = 48 << 20
-"""Bytes of records that become files at once. Their table takes about as much again."""
+"""Bytes of records, as text, that become files at once. Their table takes about as much."""
 
 GROUP_RECORDS: Final = 131_072
 
@@ -35,8 +36,14 @@ class Group:
 
     def tables(self, when: float) -> dict[str, pa.Table]:
         """As much as one group holds."""
-        parts: list[Lines] = []
         lost: list[DroppedRange] = []
+        made = tables_of(self._parts(lost), when)
+        if lost:
+            made[DROPPED] = dropped_table(map(_dropped_row, lost))
+        return made
+
+    def _parts(self, lost: list[DroppedRange]) -> Iterator[Lines]:
+        """One after the other, so that only one of them is text; what was dropped is added to `lost`."""
         size = records = 0
         for item in self._items:
             if size >= GROUP_TEXT or records >= GROUP_RECORDS:
@@ -47,13 +54,9 @@ class Group:
             elif item.dropped is not None:
                 lost.append(item.dropped)
             elif item.taken is not None and (lines := self._lines(item, item.taken)) is not None:
-                parts.append(lines)
                 size += len(lines.text)
                 records += lines.count
-        made = tables_of(parts, when)
-        if lost:
-            made[DROPPED] = dropped_table(map(_dropped_row, lost))
-        return made
+                yield lines
 
     def _lines(self, item: Item, taken: Taken) -> Lines | None:
         try:

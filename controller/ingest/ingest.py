@@ -132,7 +132,7 @@ class Ingest:
         """Queue it when there is room for it. One item of an upload is always taken, so that none is too large."""
         upload = item.upload
         while upload.failure is None and (
-            (upload.items and upload.waiting_bytes + item.size > self.window) or self._bytes > self._budget
+            (upload.items and upload.waiting_bytes + item.size > upload.window) or self._bytes > self._budget
         ):
             self._hurry.set()
             self._room.clear()
@@ -148,7 +148,7 @@ class Ingest:
         upload.items += 1
         self._work.set()
         # Half a window that waits makes the agent wait soon.
-        if self._bytes >= GROUP_BYTES or upload.waiting_bytes * 2 >= self.window:
+        if self._bytes >= GROUP_BYTES or upload.waiting_bytes * 2 >= upload.window:
             self._hurry.set()
 
     def hurry(self) -> None:
@@ -260,6 +260,7 @@ class Ingest:
         self._trouble = ""
         for item in items:
             item.upload.committed = item.through
+            item.upload.proven = True
             item.upload.changed.set()
         counts = self._counts
         counts["ingest_records"] += sum(item.taken.records for item in items if item.taken is not None)

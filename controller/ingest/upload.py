@@ -2,12 +2,16 @@
 
 import asyncio
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from agent.records.manifest import DroppedRange as Lost
 from controller.errors import ControllerError
 from controller.ingest.order import Order, Taken
 from controller.model import DroppedRange
+
+FIRST_WINDOW: Final = 256 << 10
+"""Of a stream, until something of it is committed. Agents that come at once are told their windows before all are
+there: were each told its share of those that are, they could send a multiple of the memory for all."""
 
 
 @dataclass(slots=True, eq=False)
@@ -53,20 +57,23 @@ class Upload:
         self.failure: ControllerError | None = None
         # Something of it could not be committed, and so nothing that came after it may be.
         self.void = False
+        self.proven = False
         self.changed = asyncio.Event()
         self._ingest = ingest
 
     @property
     def window(self) -> int:
         """Bytes that may be uncommitted."""
-        return self._ingest.window
+        return self._ingest.window if self.proven else min(FIRST_WINDOW, self._ingest.window)
 
     async def batch(self, first: int, count: int, data: bytes) -> None:
         """Take one. Waits for room. Raises Invalid, Conflict, or what has ended this upload."""
         self._check()
         taken = self.order.batch(first, count, data)
+        size = len(data)
+        del data  # what waits for room, one message of each stream, should be there once
         if taken is not None:
-            await self._ingest.put(Item(self, taken.batch.first + taken.skip, taken.last, len(data), taken))
+            await self._ingest.put(Item(self, taken.batch.first + taken.skip, taken.last, size, taken))
 
     async def dropped(self, lost: Lost, when: float) -> None:
         """Note what will never come. Raises as `batch`."""

@@ -24,6 +24,9 @@ AGENTS_SECONDS: Final = 2.0
 
 RETRY_SECONDS: Final = 1.0
 
+WARN_SECONDS: Final = 1.0
+"""Between two looks at whether a limit is nearly used up."""
+
 
 class Relay(Protocol):
     """Asks the controller at this address, which leads."""
@@ -50,6 +53,8 @@ class QuotaDesk:
         self._passed_on = 0
         self._unanswered = 0
         self._problem = ""
+        self._warned: frozenset[str] = frozenset()
+        self._warnings = 0
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -60,6 +65,7 @@ class QuotaDesk:
         self._tasks = [
             asyncio.create_task(self._follow(seen), name="quota"),
             asyncio.create_task(self._look_for_leader(), name="quota leader"),
+            asyncio.create_task(self._warn(), name="quota warnings"),
         ]
 
     async def stop(self, _grace: float) -> None:
@@ -116,7 +122,28 @@ class QuotaDesk:
             "quota_passed_on": self._passed_on,
             "quota_unanswered": self._unanswered,
             "quota_overflows": self.quotas.overflows,
+            "quota_warnings": self._warnings,
+            "quota_limits_nearly_used_up": len(self._warned),
         }
+
+    async def _warn(self) -> None:
+        """Tell of each limit once when it is nearly used up, and when it is not any more."""
+        while True:
+            await asyncio.sleep(WARN_SECONDS)
+            views = {view.name: view for view in self.views() or () if view.warned}
+            for name in views.keys() - self._warned:
+                self._warnings += 1
+                view = views[name]
+                self._log.warning(
+                    "limit nearly used up",
+                    limit=name,
+                    used=round(view.used, 3),
+                    warn_at=view.warn_at,
+                    rate=view.limit.rate,
+                )
+            for name in self._warned - views.keys():
+                self._log.info("limit not nearly used up any more", limit=name)
+            self._warned = frozenset(views)
 
     # --- what is known of the store
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from controller.model import Partition
+from controller.model import WARN_AT, Partition
 
 LIFE: Final = 3.0
 """Seconds that a lease lives, from when it was asked for: two answers in a row may be lost."""
@@ -124,7 +124,8 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class LimitView:
-    """How a limit stands, all its keys together."""
+    """How a limit stands, all its keys together; `used` is the largest share of it that one key asks for, and
+    `warn_at` the share from which on that is told to operators."""
 
     name: str
     limit: Rate
@@ -132,3 +133,10 @@ class LimitView:
     demand: float
     agents: int
     keys: int
+    used: float = 0.0
+    warn_at: float = WARN_AT
+
+    @property
+    def warned(self) -> bool:
+        """Whether it is nearly used up."""
+        return self.warn_at < 1 and self.used >= self.warn_at

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Final
 
-from controller.model import FleetLimit
+from controller.model import WARN_AT, FleetLimit
 from controller.quota.division import Division, Fleet
 from controller.quota.model import DRIFT, LIFE, Answer, Demand, Grant, LimitView, Question, Rate
 
@@ -40,6 +40,7 @@ class Quotas:
         self.overflows = 0
         self._not_before = inf
         self._limits: Mapping[str, Rate] = {}
+        self._warn_at: Mapping[str, float] = {}
         self._enrolled: frozenset[str] = frozenset()
         self._asked: dict[str, Asked] = {}
         self._divisions: dict[tuple[str, str], Division] = {}
@@ -64,6 +65,8 @@ class Quotas:
 
     def set_limits(self, limits: Iterable[FleetLimit]) -> None:
         """Those that operators have set, all of them."""
+        limits = tuple(limits)
+        self._warn_at = {limit.name: limit.warn_at for limit in limits}
         self._limits = {limit.name: Rate(limit.rate, limit.burst, limit.partition) for limit in limits}
         for (name, _), division in self._divisions.items():
             division.set_limit(self._limits.get(name))
@@ -138,6 +141,10 @@ class Quotas:
                 sum(division.demand for division in divisions),
                 max((division.agents for division in divisions), default=0),
                 len(divisions),
+                max(
+                    (division.demand / division.rate.rate for division in divisions if division.rate.rate), default=0.0
+                ),
+                self._warn_at.get(name, WARN_AT),
             )
             for name, divisions in sorted(by_name.items())
         ]

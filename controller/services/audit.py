@@ -31,4 +31,6 @@ class AuditService(pb_grpc.AuditServiceServicer):
 
     async def VerifyAudit(self, request: pb.VerifyAuditRequest, context: Context) -> pb.VerifyAuditResponse:
         found = await self._store.audit.verify()
-        return pb.VerifyAuditResponse(intact=found.intact, entries=found.entries, broken_at=found.broken_at)
+        return pb.VerifyAuditResponse(
+            intact=found.intact, entries=found.entries, broken_at=found.broken_at, head=found.head
+        )

@@ -8,9 +8,10 @@ from contextlib import aclosing
 from typing import Final
 
 from controller.errors import Invalid
-from controller.fleet.commands import check_role, order_of, replay_of
+from controller.fleet.commands import check_role, order_of, replay_of, upgrade_of
 from controller.fleet.messages import Order
 from controller.fleet.orders import REPLAY_SECONDS, Orders
+from controller.fleet.upgrading import ORDER_SECONDS
 from controller.model import PeerKind
 from controller.services.caller import act, caller
 from controller.services.fleet_wire import agent_to, seconds
@@ -77,6 +78,9 @@ class FleetService(pb_grpc.FleetServiceServicer):
         duration = seconds(request.duration, "duration") if request.HasField("duration") else 0.0
         if request.command == "replay" and caller().kind is PeerKind.CONTROLLER:
             return replay_of(policy_of(request.argument), duration, REPLAY_SECONDS, self._clock())
+        if request.command == "upgrade" and caller().kind is PeerKind.CONTROLLER:
+            version, _, key = request.argument.partition(" ")
+            return upgrade_of(version, key, duration, ORDER_SECONDS, self._clock())
         return order_of(request.command, request.argument, duration, self._clock())
 
     async def _agents(self) -> list[pb.Agent]:

@@ -9,7 +9,7 @@ from typing import Final
 from grpc import aio
 
 from controller.errors import Invalid
-from controller.model import FleetLimit, Partition, PeerKind
+from controller.model import WARN_AT, FleetLimit, Partition, PeerKind
 from controller.quota.desk import QuotaDesk
 from controller.quota.model import LimitView, Rate
 from controller.services.caller import act, caller
@@ -49,7 +49,8 @@ class LimitService(pb_grpc.LimitServiceServicer):
         """Agents have their shares of it within two leases."""
         limit = _limit_from(request.limit, caller().name)
         made = await self._store.limits.put(limit, self._clock(), act("limit.set"))
-        return pb.SetFleetLimitResponse(limit=_limit_to(made.name, Rate(made.rate, made.burst, made.partition)))
+        rate = Rate(made.rate, made.burst, made.partition)
+        return pb.SetFleetLimitResponse(limit=_limit_to(made.name, rate, made.warn_at))
 
     async def DeleteFleetLimit(
         self, request: pb.DeleteFleetLimitRequest, context: Context
@@ -68,7 +69,8 @@ def _limit_from(message: pb.FleetLimit, author: str) -> FleetLimit:
     except ValueError:
         raise Invalid("limit.partition", "must be one of " + ", ".join(f'"{p.value}"' for p in Partition)) from None
     burst = message.burst or max(1.0, message.rate * BURST_PART)
-    return FleetLimit(message.name, message.rate, burst, partition, author)
+    warn_at = message.warn_at if message.HasField("warn_at") else WARN_AT
+    return FleetLimit(message.name, message.rate, burst, partition, author, warn_at=warn_at)
 
 
 def _merged(limits: Sequence[FleetLimit], views: Sequence[LimitView]) -> list[pb.FleetLimit]:
@@ -76,11 +78,14 @@ def _merged(limits: Sequence[FleetLimit], views: Sequence[LimitView]) -> list[pb
     rates = {view.name: view.limit for view in views}
     rates |= {limit.name: Rate(limit.rate, limit.burst, limit.partition) for limit in limits}
     by_name = {view.name: view for view in views}
-    return [_limit_to(name, rate, by_name.get(name)) for name, rate in sorted(rates.items())]
+    shares: dict[str, float] = {limit.name: limit.warn_at for limit in limits}
+    return [_limit_to(name, rate, shares.get(name, WARN_AT), by_name.get(name)) for name, rate in sorted(rates.items())]
 
 
-def _limit_to(name: str, limit: Rate, view: LimitView | None = None) -> pb.FleetLimit:
+def _limit_to(name: str, limit: Rate, warn_at: float, view: LimitView | None = None) -> pb.FleetLimit:
     message = pb.FleetLimit(name=name, rate=limit.rate, burst=limit.burst, partition=limit.partition.value)
+    message.warn_at = warn_at
     if view is not None:
+        message.warned = view.warned
         message.leased, message.demand, message.agents = view.leased, view.demand, view.agents
     return message

@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Final
 
 from controller.artifacts.importing import Importer, ListName
+from controller.artifacts.kinds import kind_of
 from controller.artifacts.lookup import Lookup
 from controller.artifacts.settings import ArtifactSettings, Source
 from controller.errors import Invalid
+from controller.fleet.spread import UNUSED, ListAtAgent, spread
 from controller.model import Artifact, FetchState
 from controller.services.caller import act
 from controller.services.gate import Context
@@ -57,6 +59,22 @@ class ListService(pb_grpc.ListServiceServicer):
             fetches=[fetch_to(source, states) for source in self._sources],
         )
 
+    async def GetListStatus(self, request: pb.GetListStatusRequest, context: Context) -> pb.GetListStatusResponse:
+        if request.kind:
+            kind_of(request.kind)
+        store = self._store
+        agents = await store.agents.all(self._clock())
+        generations = [agent.offer.generation for agent in agents if agent.offer is not None]
+        generations += [agent.health.active_generation for agent in agents if agent.health is not None]
+        rows = spread(
+            agents,
+            await store.artifacts.all_latest(),
+            await store.policies.artifacts_of(generations),
+            await store.agents.counter(tuple(UNUSED.values())),
+        )
+        wanted = [row for row in rows if request.kind in ("", row.kind) and request.name in ("", row.name)]
+        return pb.GetListStatusResponse(lists=[at_agent_to(row) for row in wanted])
+
     async def LookupNumber(self, request: pb.LookupNumberRequest, context: Context) -> pb.LookupNumberResponse:
         found = await self._lookup.find(request.number, self._clock())
         return pb.LookupNumberResponse(digits=found.digits, hits=found.hits)
@@ -89,6 +107,22 @@ def list_to(artifact: Artifact) -> pb.ListInfo:
         not_after=timestamp(artifact.not_after),
         author=artifact.author,
         counts=artifact.counts,
+    )
+
+
+def at_agent_to(row: ListAtAgent) -> pb.ListAtAgent:
+    """One list at one agent."""
+    return pb.ListAtAgent(
+        agent_id=row.agent.id,
+        hostname=row.agent.hostname,
+        kind=row.kind,
+        name=row.name,
+        generation=row.generation,
+        latest=row.latest,
+        offered=row.offered,
+        policy_generation=row.policy_generation,
+        connected=row.agent.session is not None,
+        problem=row.problem,
     )
 
 

@@ -76,8 +76,17 @@ PERMISSIONS: Final[Mapping[str, Permission]] = {
         },
     ),
     **_all(
+        "sbcedge.fleet.v1.UpgradeService",
+        {"GetUpgrade": Role.VIEWER, "StartUpgrade": Role.OPERATOR, "HaltUpgrade": Role.OPERATOR},
+    ),
+    **_all(
         "sbcedge.fleet.v1.ListService",
-        {"ListLists": Role.VIEWER, "LookupNumber": Role.VIEWER, "ImportList": Role.OPERATOR},
+        {
+            "ListLists": Role.VIEWER,
+            "GetListStatus": Role.VIEWER,
+            "LookupNumber": Role.VIEWER,
+            "ImportList": Role.OPERATOR,
+        },
     ),
     **_all(
         "sbcedge.fleet.v1.LimitService",

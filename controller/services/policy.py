@@ -58,7 +58,11 @@ class PolicyService(pb_grpc.PolicyServiceServicer):
                 raise Invalid("replay", f"must be up to {REPLAY_MAX:g} s")
             found = await self._orders.replay(checked.document, window)
         return pb.DiffPolicyResponse(
-            diff=diff, replayed=found.calls, changed=changed_to(found.changed), problems=found.problems
+            diff=diff,
+            replayed=found.calls,
+            changed=changed_to(found.changed),
+            problems=found.problems,
+            left_out=found.left_out,
         )
 
     async def RollbackPolicy(self, request: pb.RollbackPolicyRequest, context: Context) -> pb.RollbackPolicyResponse:

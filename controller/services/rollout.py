@@ -33,6 +33,8 @@ class RolloutService(pb_grpc.RolloutServiceServicer):
         if not generation:
             raise Invalid("generation", "is missing")
         plan = plan_from(request.plan) if request.HasField("plan") else plan_of((), None, 0.0)
+        if not await self._publisher.has_its_lists(generation):
+            raise Conflict(f"the lists of generation {generation} are not kept any more: roll back to it instead")
         rollout = await self._store.rollouts.start(generation, plan, self._clock(), act("rollout.start"))
         return pb.StartRolloutResponse(rollout=await self._shown(rollout.generation))
 

@@ -22,7 +22,7 @@ from controller.fleet.messages import (
     ToAgent,
     Welcome,
 )
-from controller.model import Artifact, FieldViolation, OfferPhase, Problem
+from controller.model import Artifact, FieldViolation, OfferPhase, Problem, UpgradeNote
 from controller.services.statuses import status_of
 from sbcedge.control.v1 import control_pb2 as pb
 
@@ -166,7 +166,15 @@ def _health(message: pb.HealthReport) -> HealthReport:
         active_sha256=message.active_sha256[:32],
         attempts=message.attempts,
         refusals=message.refusals,
+        upgrade=_upgrade(message.upgrade) if message.HasField("upgrade") else None,
     )
+
+
+def _upgrade(message: pb.UpgradeState) -> UpgradeNote:
+    if int(message.phase) not in {int(phase) for phase in OfferPhase}:
+        raise Invalid("health.upgrade.phase", "is missing or unknown")
+    phase = OfferPhase(message.phase)
+    return UpgradeNote(message.id[:WORD_MAX], message.version[:WORD_MAX], phase, message.why[: 4 * TEXT_MAX])
 
 
 def _command_answer(message: pb.CommandResult) -> CommandAnswer:
@@ -195,6 +203,9 @@ def _command(order: Order) -> pb.Command:
         case "replay":
             command.replay_policy.policy = order.policy
             command.replay_policy.window.FromNanoseconds(int(order.duration * 1e9))
+        case "upgrade":
+            command.upgrade.version, _, command.upgrade.id = order.argument.partition(" ")
+            command.upgrade.soak.FromNanoseconds(int(order.duration * 1e9))
         case _:
             raise AssertionError(order.word)
     return command

@@ -1,13 +1,13 @@
 """Agents as the store knows them: who enrolled, who is banned, what each said last."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, func, select, update
 
 from controller.errors import NotFound
-from controller.model import Act, Agent, HealthNote, PeerKind, Topic
+from controller.model import Act, Agent, HealthNote, OfferPhase, PeerKind, Topic, UpgradeNote
 from controller.store import tables
 from controller.store.audit import record
 from controller.store.certificates import revoke_certificates
@@ -41,6 +41,16 @@ class Agents(Part):
     def all(self, tx: Connection, when: float) -> list[Agent]:
         """By name, without the counters of their health."""
         return _agents(tx, when)
+
+    @reads
+    def counter(self, tx: Connection, names: Sequence[str]) -> dict[str, dict[str, int]]:
+        """Of each agent what it said last of these counters, those that are not 0."""
+        notes = tables.agent_notes
+        found = {}
+        for row in tx.execute(select(notes.c.agent_id, notes.c.counters).where(notes.c.counters.is_not(None))):
+            if counts := {name: row.counters[name] for name in names if row.counters.get(name)}:
+                found[row.agent_id] = counts
+        return found
 
     @reads
     def names(self, tx: Connection) -> frozenset[str]:
@@ -150,6 +160,8 @@ def _health_from(row: Row[Any]) -> HealthNote | None:
     if row.health is None:
         return None
     counters = getattr(row, "counters", None) or {}
-    return HealthNote(
-        **{**row.health, "active_sha256": bytes.fromhex(row.health["active_sha256"]), "counters": counters}
-    )
+    sha256 = bytes.fromhex(row.health["active_sha256"])
+    upgrade = row.health.get("upgrade")
+    if upgrade is not None:
+        upgrade = UpgradeNote(**{**upgrade, "phase": OfferPhase(upgrade["phase"])})
+    return HealthNote(**{**row.health, "active_sha256": sha256, "counters": counters, "upgrade": upgrade})

@@ -4,17 +4,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, Select, and_, delete, func, insert, or_, select
+from sqlalchemy import Connection, Row, Select, and_, func, insert, select
 
-from controller.errors import Conflict, NotFound
+from controller.errors import NotFound
 from controller.model import Act, Artifact, ArtifactKey, Delta, FetchState, Topic
-from controller.store import tables
+from controller.store import horizon, tables
 from controller.store.audit import record
 from controller.store.engine import upsert
+from controller.store.horizon import Swept
 from controller.store.parts import Part, reads, writes
 
 VERSIONS_MAX: Final = 1000
 TEXT_MAX: Final = 2000
+LISTS_SHOWN: Final = 100
+"""In one entry of the audit log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,7 @@ class Signed:
 
 
 class Artifacts(Part):
-    """Each is immutable; generations of a name rise and are never given twice, not even after `forget`."""
+    """Each is immutable; generations of a name rise and are never given twice, not even after `sweep`."""
 
     @writes(Topic.ARTIFACTS)
     def add(
@@ -153,29 +156,12 @@ class Artifacts(Part):
         return frozenset(names) | frozenset(tx.execute(select(tables.artifact_deltas.c.location)).scalars())
 
     @writes(Topic.ARTIFACTS)
-    def forget(self, tx: Connection, keys: Sequence[ArtifactKey], when: float, act: Act) -> list[str]:
-        """Their locations, which are free to go now. Raises Conflict: a policy needs one, or it is the latest."""
-        artifacts, needed, deltas = tables.artifacts, tables.policy_artifacts, tables.artifact_deltas
-        current = {artifact.key for artifact in _latest(tx)}
-        free: list[str] = []
-        for key in keys:
-            row = tx.execute(select(artifacts).where(_is(key))).one_or_none()
-            if row is None:
-                continue
-            used = and_(
-                needed.c.kind == key.kind, needed.c.name == key.name, needed.c.artifact_generation == key.generation
-            )
-            generation = tx.execute(select(func.max(needed.c.generation)).where(used)).scalar_one()
-            if generation is not None or key in current:
-                by = f"policy generation {generation} needs it" if generation is not None else "it is the latest"
-                raise Conflict(f"{key.kind} list {key.name} of generation {key.generation} stays: {by}")
-            tx.execute(delete(artifacts).where(_is(key)))
-            ends = or_(deltas.c.base_sha256 == row.sha256, deltas.c.target_sha256 == row.sha256)
-            free += [row.location, *tx.execute(select(deltas.c.location).where(ends)).scalars()]
-            tx.execute(delete(deltas).where(ends))
-        record(tx, act, when, lists=[f"{key.kind}/{key.name}/{key.generation}" for key in keys])
-        still = set(tx.execute(select(artifacts.c.location)).scalars())
-        return sorted(set(free) - still)
+    def sweep(self, tx: Connection, keep: int, when: float, act: Act) -> Swept:
+        """Let go of generations and deltas that nobody can need any more: see controller/store/horizon.py."""
+        swept = horizon.sweep(tx, keep)
+        if swept.keys or swept.deltas:
+            record(tx, act, when, lists=_in_short(swept.keys), deltas=swept.deltas)
+        return swept
 
     # --- scheduled fetches
 
@@ -193,6 +179,15 @@ class Artifacts(Part):
         row = asdict(state)
         row["problem"], row["validator"] = state.problem[:TEXT_MAX], state.validator[:TEXT_MAX]
         upsert(tx, tables.fetches, [row])
+
+
+def _in_short(keys: Sequence[ArtifactKey]) -> dict[str, str]:
+    """ "dno/industry": "generations 3 to 17, 12 of them"; the log says what was done, it is no second store."""
+    by_list: dict[str, list[int]] = {}
+    for key in keys:
+        by_list.setdefault(f"{key.kind}/{key.name}", []).append(key.generation)
+    shown = sorted(by_list.items())[:LISTS_SHOWN]
+    return {name: f"generations {min(all_of)} to {max(all_of)}, {len(all_of)} of them" for name, all_of in shown}
 
 
 def _is(key: ArtifactKey) -> Any:

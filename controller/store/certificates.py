@@ -36,13 +36,15 @@ class Login:
 class Standing:
     """Who is in and who is out, to be kept in memory: asked at every call, read when topics move.
 
-    `logins` are those of operators that are not revoked, by token id; `roles` of the same, by name.
+    `logins` are those of operators that are not revoked, by token id; `roles` of the same, by name. `forgotten` are
+    times whose certificates are not in the store: from a back-up until it was put back.
     """
 
     revoked_agents: frozenset[str] = frozenset()
     revoked_serials: frozenset[str] = frozenset()
     logins: Mapping[str, Login] = field(default_factory=dict)
     roles: Mapping[str, Login] = field(default_factory=dict)
+    forgotten: tuple[tuple[float, float], ...] = ()
 
 
 class Certificates(Part):
@@ -80,6 +82,19 @@ class Certificates(Part):
             update(agents).where(agents.c.id == certificate.name).values(certificate_not_after=certificate.not_after)
         )
 
+    @writes()
+    def adopt(self, tx: Connection, certificate: IssuedCertificate) -> None:
+        """Note one of an agent that was given out and is not in the store. Raises NotFound, Denied: revoked."""
+        agents = tables.agents
+        agent = tx.execute(select(agents).where(agents.c.id == certificate.name)).one_or_none()
+        if agent is None:
+            raise NotFound("agent", certificate.name)
+        if agent.revoked_at is not None:
+            raise Denied(f"{certificate.name} is revoked: {agent.revoked_why}")
+        upsert(tx, tables.certificates, [asdict(certificate)], update=False)
+        ends = max(agent.certificate_not_after, certificate.not_after)
+        tx.execute(update(agents).where(agents.c.id == certificate.name).values(certificate_not_after=ends))
+
     @reads
     def standing(self, tx: Connection, when: float) -> Standing:
         """Of everybody, on one snapshot. Certificates that have ended are left out: they are good for nothing."""
@@ -96,6 +111,7 @@ class Certificates(Part):
             frozenset(tx.execute(revoked).scalars()),
             logins,
             {login.name: login for login in logins.values()},
+            tuple((row.backup_at, row.restored_at) for row in tx.execute(select(tables.restores))),
         )
 
     @writes()

@@ -7,7 +7,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row, delete, func, select
 
 from controller.errors import Conflict, Invalid, NotFound
-from controller.model import Act, FleetLimit, Partition, Topic
+from controller.model import WARN_AT, Act, FleetLimit, Partition, Topic
 from controller.store import tables
 from controller.store.audit import record
 from controller.store.engine import upsert
@@ -44,7 +44,8 @@ class Limits(Part):
         if tx.execute(count).scalar_one() >= LIMITS_MAX:
             raise Conflict(f"there are {LIMITS_MAX} limits already")
         limit = replace(limit, updated_at=when)
-        record(tx, act, when, limit=limit.name, rate=limit.rate, burst=limit.burst, partition=limit.partition.value)
+        said = {"rate": limit.rate, "burst": limit.burst, "partition": limit.partition.value, "warn_at": limit.warn_at}
+        record(tx, act, when, limit=limit.name, **said)
         row = {
             "name": limit.name,
             "rate": limit.rate,
@@ -52,6 +53,7 @@ class Limits(Part):
             "partition": limit.partition.value,
             "author": limit.author,
             "updated_at": when,
+            "warn_at": limit.warn_at,
         }
         upsert(tx, limits, [row])
         return limit
@@ -71,7 +73,10 @@ def _check(limit: FleetLimit) -> None:
         raise Invalid("limit.rate", "must be more than 0, and at most a thousand million, per second")
     if not (isfinite(limit.burst) and 0 <= limit.burst <= 1e9):
         raise Invalid("limit.burst", "must be from 0 to a thousand million")
+    if not 0 <= limit.warn_at <= 1:
+        raise Invalid("limit.warn_at", "is a share from 0 to 1")
 
 
 def _limit(row: Row[Any]) -> FleetLimit:
-    return FleetLimit(row.name, row.rate, row.burst, Partition(row.partition), row.author, row.updated_at)
+    warn_at = WARN_AT if row.warn_at is None else row.warn_at
+    return FleetLimit(row.name, row.rate, row.burst, Partition(row.partition), row.author, row.updated_at, warn_at)

@@ -1,6 +1,7 @@
-"""Policy generations: numbered without gaps, immutable, each with its hash and its author."""
+"""Policy generations: numbered in order, immutable, each with its hash and its author."""
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any, Final
 
 from sqlalchemy import Connection, Row, func, insert, select
@@ -14,6 +15,8 @@ from controller.store.rollouts import begin
 
 HISTORY_MAX: Final = 1000
 COMMENT_MAX: Final = 1000
+IN_MAX: Final = 1000
+"""Generations in one question; every database has its bound."""
 
 
 class Policies(Part):
@@ -28,8 +31,9 @@ class Policies(Part):
         act: Act,
         expected_generation: int = 0,
         plan: RolloutPlan | None = None,
+        above: int = 0,
     ) -> Policy:
-        """Make it the next generation and, with a plan, begin its rollout.
+        """Make it the next generation, one that is more than `above`, too; and, with a plan, begin its rollout.
 
         Raises Conflict when `expected_generation` is given and is not the latest any more, or when a list is missing.
         """
@@ -38,7 +42,7 @@ class Policies(Part):
         if expected_generation and expected_generation != latest:
             raise Conflict(f"generation {latest} came after generation {expected_generation}, from which this was made")
         _check_artifacts(tx, draft.artifacts)
-        generation, sha256 = latest + 1, hashlib.sha256(draft.document).digest()
+        generation, sha256 = max(latest, above) + 1, hashlib.sha256(draft.document).digest()
         record(tx, act, when, generation=generation, sha256=sha256.hex())
         tx.execute(
             insert(policies).values(
@@ -77,6 +81,15 @@ class Policies(Part):
         rows = tx.execute(_infos().order_by(order).limit(min(limit, HISTORY_MAX))).all()
         needed = _artifacts_of(tx, [row.generation for row in rows])
         return [_info(row, needed.get(row.generation, ())) for row in rows]
+
+    @reads
+    def artifacts_of(self, tx: Connection, generations: Sequence[int]) -> dict[int, tuple[ArtifactKey, ...]]:
+        """The lists that each of these generations needs, as far as they are still remembered."""
+        wanted = sorted(set(generations))
+        found: dict[int, tuple[ArtifactKey, ...]] = {}
+        for some in (wanted[i : i + IN_MAX] for i in range(0, len(wanted), IN_MAX)):
+            found |= _artifacts_of(tx, some)
+        return found
 
 
 def _check_artifacts(tx: Connection, keys: tuple[ArtifactKey, ...]) -> None:

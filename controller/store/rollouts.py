@@ -143,8 +143,8 @@ class Rollouts(Part):
         offer = offer_from(row)
         if offer.phase in _REFUSED and phase not in _REFUSED:
             return offer
-        offer = replace(offer, phase=phase, problem=_bounded(problem), updated_at=when)
-        values = {"phase": int(phase), "problem": _problem_to(offer.problem), "updated_at": when}
+        offer = replace(offer, phase=phase, problem=bounded(problem), updated_at=when)
+        values = {"phase": int(phase), "problem": problem_to(offer.problem), "updated_at": when}
         tx.execute(update(offers).where(which).values(values))
         return offer
 
@@ -190,7 +190,7 @@ def begin(tx: Connection, generation: int, plan: RolloutPlan, when: float) -> Ro
     )
     rollout = Rollout(generation, RolloutState.RUNNING, plan, started_at=when, step_started_at=when)
     tx.execute(delete(rollouts).where(rollouts.c.generation == generation))
-    tx.execute(insert(rollouts).values(generation=generation, **_rollout_to(rollout)))
+    tx.execute(insert(rollouts).values(generation=generation, **rollout_values(rollout)))
     tx.execute(delete(offers).where(offers.c.generation <= generation - OFFERS_KEPT))
     return rollout
 
@@ -205,10 +205,11 @@ def _rollout(tx: Connection, generation: int) -> Rollout:
 
 def _save(tx: Connection, rollout: Rollout) -> None:
     rollouts = tables.rollouts
-    tx.execute(update(rollouts).where(rollouts.c.generation == rollout.generation).values(_rollout_to(rollout)))
+    tx.execute(update(rollouts).where(rollouts.c.generation == rollout.generation).values(rollout_values(rollout)))
 
 
-def _rollout_to(rollout: Rollout) -> dict[str, Any]:
+def rollout_values(rollout: Rollout) -> dict[str, Any]:
+    """For the columns that every table of rollouts has."""
     return {
         "state": rollout.state,
         "why": rollout.why[:TEXT_MAX],
@@ -222,10 +223,10 @@ def _rollout_to(rollout: Rollout) -> dict[str, Any]:
     }
 
 
-def rollout_from(row: Row[Any]) -> Rollout:
-    """Of a row of `rollouts`."""
+def rollout_from(row: Row[Any], number: int = 0) -> Rollout:
+    """Of a row of `rollouts`; of another table, with its number."""
     return Rollout(
-        generation=row.generation,
+        generation=number or row.generation,
         state=RolloutState(row.state),
         plan=RolloutPlan(tuple(row.steps), row.soak, row.refusal_rise),
         started_at=row.started_at,
@@ -245,22 +246,25 @@ def offer_from(row: Row[Any]) -> Offer:
         phase=OfferPhase(row.phase),
         offered_at=row.offered_at,
         updated_at=row.updated_at,
-        problem=_problem_from(row.problem),
+        problem=problem_from(row.problem),
     )
 
 
-def _bounded(problem: Problem | None) -> Problem | None:
+def bounded(problem: Problem | None) -> Problem | None:
+    """As much of it as is kept."""
     if problem is None:
         return None
     fields = (FieldViolation(f.field[:TEXT_MAX], f.description[:TEXT_MAX]) for f in problem.fields[:FIELDS_MAX])
     return Problem(problem.code, problem.message[:TEXT_MAX], tuple(fields))
 
 
-def _problem_to(problem: Problem | None) -> dict[str, Any] | None:
+def problem_to(problem: Problem | None) -> dict[str, Any] | None:
+    """As JSON."""
     return asdict(problem) if problem is not None else None
 
 
-def _problem_from(value: dict[str, Any] | None) -> Problem | None:
+def problem_from(value: dict[str, Any] | None) -> Problem | None:
+    """The other way."""
     if value is None:
         return None
     return Problem(value["code"], value["message"], tuple(FieldViolation(**field) for field in value["fields"]))

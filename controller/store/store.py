@@ -8,17 +8,19 @@ import contextlib
 from collections.abc import Mapping
 from typing import Final
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, select, update
 
 from controller.errors import StoreError
+from controller.model import Act, Topic
 from controller.store import tables
 from controller.store.access import Access
 from controller.store.agents import Agents
 from controller.store.artifacts import Artifacts
-from controller.store.audit import Audit
+from controller.store.audit import Audit, record
+from controller.store.authorities import Authorities
 from controller.store.certificates import Certificates
 from controller.store.changes import Changes
-from controller.store.engine import Engine
+from controller.store.engine import Engine, upsert
 from controller.store.enrolment import Enrolment
 from controller.store.leadership import AlwaysLeader, ElectedLeader, Leader, Leadership, begin_term
 from controller.store.limits import Limits
@@ -30,6 +32,7 @@ from controller.store.rollouts import Rollouts
 from controller.store.sessions import Sessions, begin_controller, end_controller
 from controller.store.settings import StoreSettings
 from controller.store.sqlite import SqliteEngine
+from controller.store.upgrades import Upgrades
 
 
 class Store:
@@ -56,11 +59,13 @@ class Store:
         self.sessions = Sessions(*parts)
         self.policies = Policies(*parts)
         self.rollouts = Rollouts(*parts)
+        self.upgrades = Upgrades(*parts)
         self.artifacts = Artifacts(*parts)
         self.limits = Limits(*parts)
         self.records = Records(*parts)
         self.access = Access(*parts)
         self.certificates = Certificates(*parts)
+        self.authorities = Authorities(*parts)
         self.enrolment = Enrolment(*parts)
         self.audit = Audit(*parts)
 
@@ -102,6 +107,10 @@ class Store:
         """Who leads, as far as the store knows; None: nobody has followed the last one yet."""
         return await self._engine.read(_leader)
 
+    async def restored(self, backup_at: float, when: float, leap: int, act: Act) -> None:
+        """The state is that of a back-up: note it, and begin terms beyond all that there have been since."""
+        await self._engine.write(lambda tx: _restored(tx, backup_at, when, leap, act), (Topic.ACCESS,))
+
     async def _begin_term(self) -> int:
         return await self._engine.write(lambda tx: begin_term(tx, self.controller_id, self.address, self._when))
 
@@ -116,6 +125,12 @@ class Store:
     def counters(self) -> Mapping[str, int]:
         """Since the start of the process."""
         return {**self._engine.counters(), "store_failed_looks": self.changes.failures}
+
+
+def _restored(tx: Connection, backup_at: float, when: float, leap: int, act: Act) -> None:
+    record(tx, act, when)
+    upsert(tx, tables.restores, [{"restored_at": when, "backup_at": backup_at}])
+    tx.execute(update(tables.leadership).values(epoch=tables.leadership.c.epoch + leap))
 
 
 def _leader(tx: Connection) -> Leader | None:

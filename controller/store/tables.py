@@ -156,6 +156,41 @@ offers = Table(
     Index(None, "generation"),
 )
 
+# --- upgrades
+
+upgrades = Table(
+    "upgrades",
+    METADATA,
+    _key("number", BigInteger),
+    _has("version"),
+    _has("key"),
+    _has("author"),
+    _has("takes_back", BigInteger),
+    _has("state"),
+    _has("why"),
+    _has("step", Integer),
+    _has("steps", Json),
+    _has("soak", Double),
+    _has("refusal_rise", Double),
+    _has("started_at", Instant),
+    _has("step_started_at", Instant),
+    _has("memory", Json),
+)
+upgrade_offers = Table(
+    "upgrade_offers",
+    METADATA,
+    Column("agent_id", Words, ForeignKey("agents.id"), primary_key=True),
+    Column("number", BigInteger, ForeignKey("upgrades.number"), primary_key=True),
+    _has("version"),
+    _has("before"),
+    _has("step", Integer),
+    _has("phase", Integer),
+    _may("problem", Json),
+    _has("offered_at", Instant),
+    _has("updated_at", Instant),
+    Index(None, "number"),
+)
+
 # --- lists
 
 artifacts = Table(
@@ -207,6 +242,7 @@ limits = Table(
     _has("partition"),
     _has("author"),
     _has("updated_at", Instant),
+    _may("warn_at", Double),  # none: written by a release that knew of none
 )
 
 # --- records
@@ -295,6 +331,8 @@ certificates = Table(
 authorities = Table(
     "authorities", METADATA, _key("name"), _has("certificate", LargeBinary), _has("created_at", Instant)
 )
+# When the state was put back from a back-up of an earlier time.
+restores = Table("restores", METADATA, _key("restored_at", Instant), _has("backup_at", Instant))
 artifact_keys = Table(
     "artifact_keys", METADATA, _key("key_id"), _has("public_key", LargeBinary), _has("created_at", Instant)
 )

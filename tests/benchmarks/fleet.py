@@ -10,10 +10,12 @@ handshakes    the peer: the same 500 connections without a session
 apply         seconds from `policy apply` to the confirmation of 100 agents, all at once and without soaking
 bare_apply    the peer: 100 calls of the smallest method one after the other
 idle          kilobytes of the controller's memory for one idle agent
+agents        idle agents for which one core is enough: they report their health as often as they are told by default
 """
 
 import asyncio
 import json
+import os
 import sys
 import tempfile
 import time
@@ -22,6 +24,7 @@ from pathlib import Path
 
 from grpc import aio
 
+from controller.fleet.settings import FleetSettings
 from sbcedge.fleet.v1 import fleet_pb2 as fleet
 from tests.controller.agents import PlayedAgent, a_policy
 from tests.fakes.controller_process import ControllerProcess
@@ -29,12 +32,30 @@ from tests.fakes.controller_process import ControllerProcess
 CROWD = 500
 FEW = 100
 ENROLLING = 32
+REPORTS = 10
+IDLE = 0.05
+"""Part of the processor that says that nothing is being done."""
 
 
 def resident_kb(pid: int) -> float:
     """Of a process, kilobytes."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * 4.0
+
+
+def processor(pid: int) -> float:
+    """Seconds that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def settled(pid: int) -> float:
+    """The same when it has done what it has to do."""
+    before = -1.0
+    while (spent := processor(pid)) > before + IDLE:
+        before = spent
+        await asyncio.sleep(1)
+    return spent
 
 
 async def enrol(controller: ControllerProcess, count: int) -> list[PlayedAgent]:
@@ -72,6 +93,10 @@ async def measure(folder: Path) -> dict[str, float]:
             await operator.sees(lambda seen: sum(a.connected for a in seen) == CROWD)
             await asyncio.sleep(2)
             full = resident_kb(controller.pid)
+            spent = processor(controller.pid)
+            for _ in range(REPORTS):
+                await asyncio.gather(*(session.is_well() for session in sessions))
+            report = (await settled(controller.pid) - spent) / (REPORTS * CROWD)
         await operator.sees(lambda seen: not any(a.connected for a in seen))
         for agent in agents[FEW:]:
             await operator.fleet.RevokeAgent(fleet.RevokeAgentRequest(id=agent.id, reason="of no use"))
@@ -93,6 +118,7 @@ async def measure(folder: Path) -> dict[str, float]:
         "apply": applied,
         "bare_apply": smallest,
         "idle": (full - empty) / CROWD,
+        "agents": FleetSettings().health / report,
     }
 
 

@@ -1,7 +1,7 @@
 """What the hook costs: decisions over a Unix socket, beside handlers that do nothing, in one server process.
 
-The server process has two sockets with the same options: the hook with a policy of four limits, and a service written
-the ordinary way, with messages that gRPC parses and serialises, which answers every request with the same "allowed".
+The server process has two sockets: the hook with a policy of four limits, and a service written the ordinary way on
+grpc.aio, with messages that gRPC parses and serialises, which answers every request with the same "allowed".
 The client is a process of its own: Python's grpc.aio with bytes made beforehand, as no C++ client is at hand. It takes
 about as much of a core as the empty server, so what is measured there is both together.
 
@@ -24,7 +24,7 @@ from typing import Any
 
 from grpc import aio
 
-from agent.ingress.hook.server import HookServer, server_options
+from agent.ingress.hook.server import MESSAGE_MAX, HookServer
 from agent.ingress.hook.settings import HookSettings
 from agent.ops.collection import Collection
 from agent.policy.compile import compile_policy
@@ -88,7 +88,7 @@ async def serve(folder: Path) -> None:
     """Both, until standard input ends."""
     hook = HookServer(HookSettings(socket=folder / "hook.sock"), a_service())
     await hook.start()
-    empty = aio.server(options=server_options(HookSettings()))
+    empty = aio.server(options=[("grpc.max_receive_message_length", MESSAGE_MAX), ("grpc.so_reuseport", 0)])
     pb_grpc.add_ScreeningServiceServicer_to_server(Empty(), empty)
     empty.add_insecure_port(f"unix:{folder}/empty.sock")
     await empty.start()

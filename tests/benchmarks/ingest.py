@@ -33,7 +33,8 @@ from grpc import aio
 
 from agent.records.record import rfc3339
 from agent.records.segment import BATCH_HEADER, Kind, encode_batches
-from controller.archive.rows import _CALL_FIELDS
+from controller.archive.layout import CALLS
+from controller.archive.rows import FIELDS
 from controller.store import StoreSettings
 from sbcedge.report.v1 import report_pb2 as pb
 from sbcedge.report.v1 import report_pb2_grpc as pb_grpc
@@ -75,6 +76,7 @@ def lines(seed: int) -> list[bytes]:
             "notes": [],
             "policy_generation": 3,
             "lists": [],
+            "observed": False,
         }
         made.append(json.dumps(value, separators=(",", ":")).encode())
     return made
@@ -175,13 +177,14 @@ async def measure(folder: Path, store: StoreSettings | None) -> dict[str, float]
 def bare() -> float:
     """Records for a second of processor time."""
     text = b"\n".join([line for n in range(100) for line in lines(n)])
+    schema = pa.schema(list(FIELDS[CALLS].items()))
     rates = []
     for _ in range(ROUNDS):
         spent = time.process_time()
         table = pj.read_json(
             pa.BufferReader(text),
             read_options=pj.ReadOptions(block_size=4 << 20),
-            parse_options=pj.ParseOptions(explicit_schema=_CALL_FIELDS, unexpected_field_behavior="ignore"),
+            parse_options=pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
         )
         pq.write_table(table, io.BytesIO(), compression="zstd", compression_level=1)
         rates.append(100 * BATCH / (time.process_time() - spent))

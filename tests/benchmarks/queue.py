@@ -39,7 +39,7 @@ rate = 1000000
 burst = 1000000
 """
 QUEUE = "[queue]\n"
-GUARD = "[kernel]\nflood_rate = 50\nflood_burst = 50\n"
+GUARD = '[kernel]\nengine = "{}"\nflood_rate = 50\nflood_burst = 50\n'
 KAMAILIO = """\
 #!KAMAILIO
 debug=0
@@ -73,14 +73,15 @@ _numbers = count(1)
 @dataclass(frozen=True)
 class Measured:
     """What the queue adds to an allowed call, in ms, at the median and at 99 %; CPU of the agent per decision, in us,
-    and decisions a second; CPU per INVITE of a flood, in us, that the kernel drops, and that Kamailio drops or
-    answers with 503, to which the kernel's delivery to its socket belongs."""
+    and decisions a second; CPU per INVITE of a flood, in us, that the kernel drops by eBPF or by nf_tables alone,
+    and that Kamailio drops or answers with 503, to which the kernel's delivery to its socket belongs."""
 
     added_p50_ms: float
     added_p99_ms: float
     decision_us: float
     decisions_per_s: float
     shed_us: float
+    shed_nftables_us: float
     kamailio_us: float | None
     kamailio_answering_us: float | None
 
@@ -97,14 +98,14 @@ def measure() -> Measured:
             rounds = [_latencies(net, folder, theirs) for _ in range(ROUNDS)]
             p50, p99 = (median(column) for column in zip(*rounds, strict=True))
             us, rate = _rate(net, folder, theirs)
-            shed = _shed_us(net, folder, theirs)
+            shed, shed_nftables = (_shed_us(net, folder, theirs, engine) for engine in ("ebpf", "nftables"))
             kamailio: list[float | None] = [None, None]
             if shutil.which("kamailio"):
                 refusals = ("", 'sl_send_reply("503", "Service Unavailable");')
                 kamailio = [_kamailio_us(net, folder, theirs, refusal) for refusal in refusals]
         finally:
             os.sched_setaffinity(0, cores)
-        return Measured(p50, p99, us, rate, shed, *kamailio)
+        return Measured(p50, p99, us, rate, shed, shed_nftables, *kamailio)
 
 
 def _latencies(net: Wire, folder: Path, core: int) -> tuple[float, float]:
@@ -169,9 +170,9 @@ def _one_rate(net: Wire, agent: QueueProcess) -> tuple[float, float]:
     return (cpu_seconds([agent.process.pid]) - before) / RATE_CALLS * 1e6, RATE_CALLS / seconds
 
 
-def _shed_us(net: Wire, folder: Path, core: int) -> float:
+def _shed_us(net: Wire, folder: Path, core: int, engine: str) -> float:
     """What sending a flood takes longer when the guard drops it than when the cable is unplugged."""
-    with queue_process(net.sbc, folder, GUARD, POLICY, core) as agent:
+    with queue_process(net.sbc, folder, GUARD.format(engine), POLICY, core) as agent:
         plugged = min(_flood_us(net) for _ in range(ROUNDS))
         counts = agent.counters()
         if counts["kernel_flood"] < 0.99 * ROUNDS * FLOOD:

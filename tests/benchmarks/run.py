@@ -310,13 +310,14 @@ def queues() -> Iterator[Figure]:
     yield Figure(
         "queue_rate_wall", "calls/s", got.decisions_per_s, "target of 40k", 40_000, got.decisions_per_s / 40_000, ""
     )
-    shed = 1e6 / got.shed_us
-    for name, peer, us, target in (
-        ("flood_shed_vs_kamailio", "kamailio that answers 503", got.kamailio_answering_us, ">= 10"),
-        ("flood_shed_vs_kamailio_dropping", "kamailio that drops", got.kamailio_us, ""),
+    answering, dropping = "kamailio that answers 503", "kamailio that drops"
+    for name, shed, peer, us, target in (
+        ("flood_shed_vs_kamailio", got.shed_us, answering, got.kamailio_answering_us, ">= 10"),
+        ("flood_shed_vs_kamailio_dropping", got.shed_us, dropping, got.kamailio_us, ""),
+        ("flood_shed_by_nftables_vs_kamailio", got.shed_nftables_us, answering, got.kamailio_answering_us, ""),
     ):
         if us is not None:
-            yield Figure(name, "INVITEs/s per core", shed, peer, 1e6 / us, us / got.shed_us, target)
+            yield Figure(name, "INVITEs/s per core", 1e6 / shed, peer, 1e6 / us, us / shed, target)
 
 
 def fleets() -> Iterator[Figure]:
@@ -333,6 +334,8 @@ def fleets() -> Iterator[Figure]:
         "fleet_apply_100", "s to confirmed", found["apply"], "100 calls in turn", found["bare_apply"], ratio, ""
     )
     yield Figure("fleet_idle_agent", "kB resident", found["idle"], "90 kB, measured", 90.0, 90.0 / found["idle"], "")
+    ratio = found["agents"] / 10_000
+    yield Figure("fleet_idle_agents", "agents per core", found["agents"], "10,000 agents", 10_000, ratio, "")
 
 
 def ingest() -> Iterator[Figure]:

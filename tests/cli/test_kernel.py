@@ -12,7 +12,7 @@ import pytest
 
 from agent.cli.main import main
 from tests.conftest import ROOT
-from tests.fakes.namespaces import Namespace, need_namespaces
+from tests.fakes.namespaces import Namespace, join, need_namespaces
 
 CONFIG = """\
 [policy]
@@ -49,6 +49,7 @@ def test_plan_shows_both_tables_without_any_privilege(config: Path, capsys: pyte
     text = capsys.readouterr().out
     assert "table inet sbc_edge {" in text
     assert "table inet sbc_edge_queue {" in text
+    assert text.startswith("# engine = auto: a program of eBPF")
     assert "limit rate over 200/second burst 200 packets" in text
     assert "elements = { 192.0.2.7 }" in text
     assert "armed and armed_following hold: 5060, 5080" in text
@@ -88,6 +89,27 @@ def test_what_is_applied_to_stay_is_shown_and_removed(config: Path, space: Names
     found = json.loads(agent(space, "status", "--json").stdout)
     assert found["sbc_edge"]["packets"]["flood"] == 0
     assert agent(space, "remove").stdout == "removed: sbc_edge\n"
+    assert agent(space, "status").returncode == 1
+
+
+@pytest.mark.kernel
+def test_the_program_in_front_of_the_table_is_shown_and_goes_with_the_command(config: Path, space: Namespace) -> None:
+    config.write_text('[kernel]\nflood_rate = 200\nengine = "ebpf"\n')
+    command = space.command(sys.executable, "-m", "agent.cli.main", "kernel", "apply", "--config", str(config))
+    with Namespace("peer") as peer:
+        join(space, "port0", peer, "port1")
+        space.ip("link", "set", "port0", "up")
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            said = process.stdout.readline()
+            assert said.startswith("in front of it, a program of eBPF (")
+            assert said.endswith(") on port0\n")
+            status = agent(space, "status").stdout
+            assert "a program of eBPF in front of it has dropped" in status
+            found = json.loads(agent(space, "status", "--json").stdout)
+            assert found["ebpf"]["packets"] == {"invites": 0, "empty_lines": 0, "blocked": 0, "flood": 0}
+            process.kill()
     assert agent(space, "status").returncode == 1
 
 

@@ -16,6 +16,7 @@ from agent.checksums import crc32c
 from agent.control.artifacts import MANIFESTS_MAX, ArtifactFiles, Corrupt, Download, Unfit, faults_of
 from agent.control.messages import Chunk, Manifest
 from agent.deltas import make_delta
+from tests.control.offering import a_list
 
 SIGNER = Ed25519PrivateKey.generate()
 KEYS = {"k1": SIGNER.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)}
@@ -229,7 +230,7 @@ def test_what_nobody_needs_goes_and_names_for_people_stay(files: ArtifactFiles) 
     (folder / "notes").touch()
     files.publish([old])
     files.publish([new])
-    files.sweep([new])
+    files.sweep([new], [new])
     names = {path.name for path in folder.iterdir()}
     assert names == {new.sha256.hex(), f"{new.sha256.hex()}.part", "dno-industry", "notes"}
     assert (folder / "dno-industry").read_bytes() == NEWER
@@ -254,3 +255,18 @@ def test_files_of_a_download_belong_to_whom_the_directory_belongs(files: Artifac
     one = download(files, manifest())
     assert one.whole.stat().st_uid == 65534
     one.close()
+
+
+def test_a_sweep_leaves_what_is_needed_and_takes_all_that_was_left_of_others(files: ArtifactFiles) -> None:
+    needed, other = have(files, b"needed"), have(files, b"other")
+    folder = files.path(needed).parent
+    here, there = needed.hex(), other.hex()
+    wanted = a_list(content=b"needed")
+    files.publish([wanted, a_list(content=b"other", name="old")])
+    for name in (f"{there}.part", f"{here}.from-{there}", f"{'ab' * 32}.part", "x.tmp", "notes.txt"):
+        (folder / name).write_bytes(b"left")
+    assert files.sweep([wanted], [wanted]) == 6
+    assert {path.name for path in folder.iterdir()} == {here, "dno-industry", "notes.txt"}
+    (folder / here).unlink()
+    (folder / f"{here}.part").write_bytes(b"half")  # on its way
+    assert files.sweep([wanted], [wanted]) == 0

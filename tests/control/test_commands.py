@@ -26,10 +26,11 @@ class Desk:
         self.answers: list[CommandAnswer] = []
         self.found: Sequence[str] | Exception = ()
         self.drained = 0
+        self.upgrades: list[tuple[str, str, float]] = []
         self.tail = Tail()
         self._file = os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         self.log = Log(LineWriter(self._file))
-        abilities = Abilities(lambda: '{"status": 1}', lambda: "{}", self.find, self.replay, self.drain)
+        abilities = Abilities(lambda: '{"status": 1}', lambda: "{}", self.find, self.replay, self.drain, self.upgrade)
         self.commands = Commands(abilities, self.tail, self.log)
 
     async def find(self, _call_id: str) -> Sequence[str]:
@@ -43,6 +44,11 @@ class Desk:
     def drain(self) -> None:
         self.drained += 1
 
+    async def upgrade(self, version: str, upgrade: str, soak: float) -> None:
+        if isinstance(self.found, Exception):
+            raise self.found
+        self.upgrades.append((version, upgrade, soak))
+
     async def send(self, answer: CommandAnswer) -> None:
         self.answers.append(answer)
 
@@ -55,6 +61,18 @@ class Desk:
 
     def said(self) -> list[Any]:
         return [json.loads(text) for answer in self.answers for text in answer.json]
+
+
+def test_an_upgrade_is_asked_for_or_refused_with_the_reason(tmp_path: Path) -> None:
+    async def main() -> None:
+        desk = Desk(tmp_path)
+        assert await desk.run("upgrade", argument="0.2.0", upgrade="00ff", duration=5.0) is None
+        assert desk.upgrades == [("0.2.0", "00ff", 5.0)]
+        desk.found = LookupError("the administrator of the host does not let it")
+        problem = await desk.run("upgrade", argument="0.2.0", upgrade="00ff")
+        assert problem == Problem(Code.FAILED_PRECONDITION, "the administrator of the host does not let it")
+
+    asyncio.run(main())
 
 
 def test_status_and_diagnostics_are_one_object_each(tmp_path: Path) -> None:

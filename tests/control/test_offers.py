@@ -144,6 +144,16 @@ def test_floors_of_lists_rise_when_they_are_confirmed_and_not_before() -> None:
     assert offers.floors == {("dno", "industry"): 5}
 
 
+def test_a_floor_never_goes_down_with_bytes_that_are_here_already() -> None:
+    offers = Offers(None, NOTHING)
+    confirm(offers, an_offer(8, "p", lists=(a_list(generation=5),)))
+    again = an_offer(9, "p", lists=(a_list(generation=2),))
+    offers.offer(again)
+    offers.kept(again)
+    assert offers.confirmed == again
+    assert offers.floors == {("dno", "industry"): 5}
+
+
 def test_a_link_or_disk_that_fails_is_no_refusal_and_is_tried_again_later_and_later() -> None:
     offers, offer = Offers(None, NOTHING), an_offer(8)
     offers.offer(offer)

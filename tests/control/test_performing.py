@@ -21,6 +21,7 @@ from agent.control.settings import ControllerSettings
 from agent.control.slots import SLOTS, Slots
 from agent.control.soak import Vitals
 from agent.control.standing import Places, find_standing
+from agent.control.trust import NoTrust
 from agent.daemon import build_service
 from agent.ops.log import LineWriter, Log
 from agent.ops.policy_keeper import PolicyKeeper
@@ -59,12 +60,12 @@ class World:
         async def nothing(*_: Any) -> list[str]:
             return []
 
-        abilities = Abilities(lambda: "{}", lambda: "{}", nothing, nothing, lambda: None)
+        abilities = Abilities(lambda: "{}", lambda: "{}", nothing, nothing, lambda: None, nothing)
         self.performer = Performer(
             self.session,
             standing,
             self.places,
-            Preparer(self.places.artifacts, NoChannels(), keys),
+            Preparer(self.places.artifacts, NoChannels(), keys, NoTrust()),
             Commands(abilities, Tail(), self.log),
             self.keeper,
             lambda: self.service.policy,

@@ -150,6 +150,7 @@ class Operator:
         self.access = _Asking(fleet_grpc.AccessServiceStub(channel), self._metadata)
         self.policy = _Asking(fleet_grpc.PolicyServiceStub(channel), self._metadata)
         self.rollout = _Asking(fleet_grpc.RolloutServiceStub(channel), self._metadata)
+        self.upgrade = _Asking(fleet_grpc.UpgradeServiceStub(channel), self._metadata)
         self.audit = _Asking(fleet_grpc.AuditServiceStub(channel), self._metadata)
 
     async def apply(self, toml: str, steps: tuple[float, ...] = (), soak: float = 0.0, **changes: Any) -> Any:
@@ -244,10 +245,11 @@ class PlayedAgent:
         """An open session."""
         call = pb_grpc.ControlServiceStub(self.channel()).OpenSession()
         session = PlayedSession(self, call)
-        fields = {"capabilities": ["policy.v1", "command.v1"], "instance_uid": self.instance_uid, **hello}
+        fields: dict[str, Any] = {"capabilities": ["policy.v1", "command.v1"], "instance_uid": self.instance_uid}
+        fields |= {"version": "0.1.0", **hello}
         try:
             with contextlib.suppress(aio.AioRpcError):  # turned away already; `ends` says how
-                await session.send(hello=pb.Hello(boot_id=boot, version="0.1.0", **fields))
+                await session.send(hello=pb.Hello(boot_id=boot, **fields))
             if welcome:
                 await session.hears("welcome")
             yield session

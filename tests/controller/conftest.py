@@ -29,9 +29,11 @@ def sqlite_settings(tmp_path: Path) -> StoreSettings:
 
 
 @pytest.fixture
-def postgres_settings(postgres: PostgresServer) -> StoreSettings:
+def postgres_settings(postgres: PostgresServer) -> Iterator[StoreSettings]:
     """A database of the test's own."""
-    return StoreSettings(postgresql=postgres.database())
+    url = postgres.database()
+    yield StoreSettings(postgresql=url)
+    postgres.drop(url)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

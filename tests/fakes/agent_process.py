@@ -63,6 +63,8 @@ class ServiceManager:
         self.path = path
         self.said: list[str] = []
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        if not path.startswith("@"):
+            Path(path).unlink(missing_ok=True)  # of an agent that was started here before
         self._socket.bind("\0" + path[1:] if path.startswith("@") else path)
 
     def hears(self, line: str, patience: float = PATIENCE) -> None:

@@ -9,7 +9,7 @@ python=$(realpath --no-symlinks "${PYTHON:-.venv/bin/python}")
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-cp -a agent proto sbcedge tests pyproject.toml setup.py "$work"
+cp -a agent controller proto sbcedge tests pyproject.toml setup.py "$work"
 rm -f "$work"/agent/native/*.so
 cd "$work"
 
@@ -24,7 +24,7 @@ export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:allocator_may_return_null=1
 export UBSAN_OPTIONS=print_stacktrace=1
 export SBC_EDGE_SHARED_DATA=${SBC_EDGE_SHARED_DATA:-$root/../shared/data}
 
-for name in sip numbers rates answer udp hook gate identity packet; do
+for name in sip numbers rates answer udp hook gate identity packet columns; do
     built=(agent/native/_"$name".*.so)
     nm -D "${built[0]}" | grep __asan_report >/dev/null || { echo "_$name was not built with the sanitizers"; exit 1; }
 done

@@ -12,6 +12,7 @@ from agent.config import Config, read_config
 from agent.host import check_controller, check_files, check_host, check_kernel, check_keys
 from agent.host.finding import Finding, State
 from agent.host.unit import drop_in, needs
+from tests.fakes.namespaces import Namespace, need_namespaces
 
 WHEN = 1_795_000_000.0
 
@@ -172,3 +173,18 @@ def test_controller_that_is_away_is_a_warning_and_an_agent_not_enrolled_a_fault(
         assert states(check_controller.controller(managed, WHEN)) == [State.FAULT, State.WARNING]
         listening.listen()
         assert states(check_controller.controller(managed, WHEN)) == [State.FAULT, State.OK]
+
+
+@pytest.mark.kernel
+def test_the_guard_s_engine_is_looked_at_where_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    need_namespaces()
+
+    def state(text: str) -> list[State]:
+        return [one.state for one in check_kernel.netfilter(config(text)) if one.about == "ebpf"]
+
+    with Namespace("doctor") as space, space.inside():
+        assert state("[hook]\n[kernel]") == [State.OK]
+        assert state('[hook]\n[kernel]\nengine = "nftables"') == []
+        monkeypatch.setattr("agent.kernel.ebpf._SYSCALL", None)  # as on a machine that we do not know
+        assert state("[hook]\n[kernel]") == [State.WARNING]
+        assert state('[hook]\n[kernel]\nengine = "ebpf"') == [State.FAULT]

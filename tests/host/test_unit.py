@@ -22,7 +22,18 @@ def test_capture_needs_raw_sockets_only() -> None:
 
 
 def test_needs_of_several_sections_are_joined() -> None:
-    assert "AmbientCapabilities=CAP_NET_ADMIN CAP_NET_RAW" in of("[hook]\n[queue]\n[kernel]")
+    assert "AmbientCapabilities=CAP_NET_ADMIN CAP_NET_RAW" in of('[hook]\n[queue]\n[kernel]\nengine = "nftables"')
+
+
+def test_the_guard_s_program_takes_a_capability_and_a_system_call() -> None:
+    for engine in ("auto", "ebpf"):
+        assert of(f'[hook]\n[kernel]\nengine = "{engine}"') == [
+            "[Service]",
+            "CapabilityBoundingSet=CAP_BPF CAP_NET_ADMIN",
+            "AmbientCapabilities=CAP_BPF CAP_NET_ADMIN",
+            "RestrictAddressFamilies=AF_NETLINK",
+            "SystemCallFilter=bpf",
+        ]
 
 
 def test_credential_by_name_and_by_path_is_handed_over() -> None:

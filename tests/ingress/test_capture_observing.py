@@ -9,7 +9,7 @@ import pytest
 
 from agent.calls.legs import TransitResult
 from agent.calls.pairing import Pairing
-from agent.ingress.capture import counts
+from agent.ingress import counts
 from agent.ingress.capture.counts import CaptureCounts
 from agent.ingress.capture.observer import Observed, Observer
 from agent.ingress.capture.server import BATCH, MAX_AGE, CaptureServer, PacketClock

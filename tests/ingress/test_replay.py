@@ -9,11 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.calls.attempts import Seen
+from agent.ingress.counts import MAX_NAMES, OTHERS
 from agent.ingress.recognition import address_text
 from agent.ingress.replay import (
     MAX_DISORDER,
-    MAX_NAMES,
-    OTHERS,
     CaptureClock,
     FileCounts,
     Outcome,

@@ -1,6 +1,7 @@
 """The guard with real packets: what a flooding or blocked source gets through, and what never is touched."""
 
 import asyncio
+import errno
 import select
 import socket
 import threading
@@ -10,10 +11,13 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from ipaddress import ip_network
 from itertools import count
+from typing import Literal, cast
 
 import pytest
 
 from agent.kernel.capabilities import keep_only
+from agent.kernel.ebpf import Map, VerifierError
+from agent.kernel.ebpf_code import R0, R3, Code
 from agent.kernel.guard import Guard
 from agent.kernel.nft import Nft
 from agent.kernel.settings import KernelSettings
@@ -24,6 +28,9 @@ from tests.ingress.queue.wire import CALLER, CALLER6, OTHER, PORT, SBC, SBC6, Wi
 
 pytestmark = pytest.mark.kernel
 
+Engine = Literal["nftables", "ebpf"]
+ENGINE: dict[str, Engine] = {"now": "nftables"}
+NEIGHBOUR6 = "2001:db8:1::ffff"
 LIMITED = KernelSettings(flood_rate=1, flood_burst=10)
 EMERGENCY = (
     "sip:911@sbc.example.net",
@@ -46,14 +53,22 @@ NO_EMERGENCY = ("sip:9115550100@x", "sip:19115550100@x", "sip:+19115550100@x", "
 @pytest.fixture(scope="module")
 def net() -> Iterator[Wire]:
     with wire() as made:
+        made.caller.address("caller0", f"{NEIGHBOUR6}/64")
         yield made
+
+
+@pytest.fixture(params=["nftables", "ebpf"], autouse=True)
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    """Everything is so with either."""
+    monkeypatch.setitem(ENGINE, "now", request.param)
+    return cast("Engine", request.param)
 
 
 @asynccontextmanager
 async def guarding(net: Wire, settings: KernelSettings = LIMITED) -> AsyncIterator[Guard]:
     failures: list[Exception] = []
     with net.sbc.inside():
-        guard = Guard(settings, failures.append)
+        guard = Guard(replace(settings, engine=ENGINE["now"]), failures.append)
         await guard.start()
         try:
             yield guard
@@ -99,11 +114,8 @@ def test_beyond_the_threshold_invites_of_one_source_are_dropped_and_others_lose_
 
 
 def test_sources_of_ipv6_are_limited_by_their_64(net: Wire) -> None:
-    neighbour = "2001:db8:1::ffff"
-    net.caller.address("caller0", f"{neighbour}/64")
-
     async def scenario() -> None:
-        with bound(net.caller, neighbour) as other:
+        with bound(net.caller, NEIGHBOUR6) as other:
             async with guarding(net):
                 assert 10 <= len(passed(net, flood(), net.phone6, SBC6)) <= 12
                 assert len(passed(net, flood(), other, SBC6)) <= 2
@@ -227,12 +239,25 @@ def test_in_shadow_mode_all_pass_and_are_counted_as_if_not(net: Wire) -> None:
     asyncio.run(scenario())
 
 
-def test_other_settings_take_over_with_blocks_and_counts_kept(net: Wire) -> None:
+def test_it_tells_which_engine_drops(net: Wire, engine: Engine) -> None:
+    async def scenario() -> None:
+        async with guarding(net) as guard:
+            passed(net, flood())
+            await guard.look()
+            early = guard.counters()["kernel_dropped_early"]
+            assert (18 <= early <= 20) if engine == "ebpf" else early == 0
+            assert guard.counters()["kernel_early_interfaces"] == (engine == "ebpf")
+            assert guard.health()[1].endswith(") on sbc0" if engine == "ebpf" else "nftables alone")
+
+    asyncio.run(scenario())
+
+
+def test_other_settings_take_over_with_blocks_and_counts_kept(net: Wire, engine: Engine) -> None:
     async def scenario() -> None:
         async with guarding(net) as guard:
             await guard.block(ip_network(CALLER), 60.0)
             passed(net, flood(5))
-            await guard.apply(replace(LIMITED, ports=(5061, PORT)))
+            await guard.apply(replace(LIMITED, ports=(5061, PORT), engine=engine))
             assert passed(net, flood(5)) == []
             await guard.look()
             assert guard.counters()["kernel_blocked"] == 10
@@ -288,3 +313,52 @@ def test_without_capabilities_it_says_so_at_once(net: Wire) -> None:
     thread.join(5.0)
     assert time.monotonic() - began < 2.0
     assert "CAP_NET_ADMIN" in str(errors[0])
+
+
+def test_where_a_program_cannot_be_had_the_table_does_it_alone_or_the_guard_does_not_start(
+    net: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(*_: object) -> None:
+        raise OSError(errno.ENOTSUP, "make a map of eBPF: not here")
+
+    monkeypatch.setattr(Map, "create", refuses)
+
+    async def scenario() -> None:
+        with net.sbc.inside():
+            guard = Guard(LIMITED)
+            await guard.start()
+            healthy, words = guard.health()
+            assert healthy
+            assert words.endswith("0 sources blocked; nftables alone: make a map of eBPF: not here")
+            assert len(passed(net, flood())) <= 12
+            await guard.stop(0.0)
+            with pytest.raises(OSError, match="make a map of eBPF: not here"):
+                await Guard(replace(LIMITED, engine="ebpf")).start()
+            with Nft() as nft:
+                assert nft.find(GUARD) is None
+
+    asyncio.run(scenario())
+
+
+def test_a_program_that_the_verifier_refuses_is_told_once_and_the_table_guards(
+    net: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bad(*_: object) -> Code:
+        code = Code()
+        code.move(R0, R3)
+        code.exit()
+        return code
+
+    monkeypatch.setattr("agent.kernel.fast_path.guard_code", bad)
+    failures: list[Exception] = []
+
+    async def scenario() -> None:
+        with net.sbc.inside():
+            guard = Guard(LIMITED, failures.append)
+            await guard.start()
+            assert "nftables alone: load a program of eBPF: Permission denied (R3 !read_ok)" in guard.health()[1]
+            assert len(passed(net, flood())) <= 12
+            await guard.stop(0.0)
+
+    asyncio.run(scenario())
+    assert [type(one) for one in failures] == [VerifierError]

@@ -155,7 +155,7 @@ def run(main: Callable[[], Any]) -> None:
 def test_without_a_trust_list_nobody_is_trusted_and_health_says_so(tmp_path: Path) -> None:
     async def main() -> None:
         async with desk(tmp_path) as at:
-            assert at.keeper.health() == (False, f"no trust list is configured: {NOBODY}")
+            assert at.keeper.health() == (False, f"no trust list is configured, or given by a controller: {NOBODY}")
             assert [store.anchors for store in at.stores] == [()]
 
     run(main)

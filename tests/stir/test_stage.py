@@ -10,7 +10,8 @@ import pytest
 from grpc import aio
 
 from agent.identity.model import Failure, Verification
-from agent.model import Refuse
+from agent.model import CallAttempt, Refuse
+from agent.policy.policy import Policy
 from agent.screening import Decision, Observation, Screening
 from agent.service import NOTHING_ADDED, Service
 from agent.sip.message import parse
@@ -114,6 +115,28 @@ def test_nothing_is_verified_that_no_policy_asks_for() -> None:
     service = Service(screening, Records(), identity=Stage(screening, Certificates([URL]), None, fail))
     assert not service.has_identity
     assert service.verify(signed(identity(WHEN))) is None
+
+
+class OneKey:
+    """Signs every call with the same row."""
+
+    def __init__(self, row: bytes) -> None:
+        self._row = row
+
+    def rows(self, attempt: CallAttempt, policy: Policy) -> tuple[bytes, ...]:
+        return (self._row,)
+
+
+@pytest.mark.parametrize(
+    ("row", "note"),
+    [(identity(WHEN).encode(), "signed with attestation A"), (b"e30.e30.AA;ppt=div", "signed a diversion")],
+)
+def test_the_record_of_a_call_says_what_was_signed(row: bytes, note: str) -> None:
+    screening = Screening(policy(pb.Policy(signing=pb.SigningRule())))
+    service = Service(screening, Records(), identity=Stage(screening, None, OneKey(row), fail))
+    decision = decided(service, signed())
+    assert service.additions(decision).identity == (row,)
+    assert decision.record().notes == (note,)
 
 
 def test_a_copy_of_a_call_is_no_replay_and_another_call_is() -> None:

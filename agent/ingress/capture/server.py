@@ -20,9 +20,8 @@ from agent.ingress.capture.taps import Taps
 from agent.ingress.recognition import Message, address_text
 from agent.kernel.packet import BLOCK_MS, Shape
 from agent.kernel.ring import NO_VLAN, OUTGOING, Packet
-from agent.model import ParseError, Scan
+from agent.model import Scan
 from agent.screening import Observation
-from agent.sip.scan import scan
 
 BATCH: Final = 16
 """Packets in one turn of the event loop: half a millisecond, as much as a live call may have to wait for it."""
@@ -216,19 +215,9 @@ class CaptureServer:
 
     def _message(self, message: Message, side: Side, when: float, now: float) -> None:
         """Count one message and show it to whoever learns from it. Never raises."""
-        counts = self.counts
-        try:
-            read = scan(message.raw)
-        except ParseError:
-            counts.parse_errors += 1
+        read = self.counts.read(message)
+        if read is None:
             return
-        counts.sip_messages += 1
-        counts.count(counts.transports, message.transport)
-        if read.status:
-            counts.count(counts.responses, str(read.status))
-        else:
-            counts.count(counts.methods, read.method)
-            counts.invites += read.method == "INVITE"
         try:
             self._show(message, read, side, when, now)
         except Exception as error:  # nor hide the messages beside it

@@ -1,20 +1,45 @@
-"""Who asks, and how much at a time. Knows certificates' names as gRPC hands them over; must not know what is asked."""
+"""Who asks, and how much at a time. Knows peers by user and by certificate; must not know what is asked."""
 
-from collections.abc import Iterable, Mapping
+import os
+import pwd
+from collections.abc import Iterable
 from typing import Final
 
+from agent.model import ConfigError
+from agent.rpc.peers import Peer
+
 LOCAL: Final = "local"
-"""Everybody on the Unix socket: gRPC does not say which process it is."""
+"""Everybody on the Unix socket: they share one bound, as processes of one SBC."""
 
-# What grpc's TLS puts into the context of a call, and how we write it.
-_NAMES: Final = (("peer_uri", "URI:"), ("peer_dns", "DNS:"), ("x509_common_name", "CN:"))
+ROOT: Final = 0
 
 
-def names_of(auth_context: Mapping[str, Iterable[bytes]]) -> list[str]:
-    """The names of a client's certificate: URIs and DNS names of its subject, and its common name."""
-    return [
-        kind + value.decode("utf-8", "replace") for key, kind in _NAMES for value in auth_context.get(key, ()) if value
-    ]
+class LocalUsers:
+    """Who of those that can open the Unix socket may ask on it: `users` where there are some, else the `group`.
+
+    The file's permissions have let the peer in when it connected; this holds, too, when they are changed behind our
+    back, and where other users of the group must not ask.
+    """
+
+    def __init__(self, users: frozenset[int], group: int) -> None:
+        self._users = frozenset({ROOT, os.geteuid(), *users})
+        self._group = -1 if users else group
+
+    def admits(self, peer: Peer) -> bool:
+        if peer.uid in self._users:
+            return True
+        return self._group >= 0 and (peer.gid == self._group or self._group in peer.groups)
+
+
+def user_ids(names: Iterable[str], field: str) -> frozenset[int]:
+    """Their numbers. Raises ConfigError that names the one that there is not."""
+    ids = set()
+    for n, name in enumerate(names):
+        try:
+            ids.add(pwd.getpwnam(name).pw_uid)
+        except KeyError:
+            raise ConfigError(f"{field}[{n}]", f'there is no user "{name}"') from None
+    return frozenset(ids)
 
 
 class Crowd:

@@ -25,6 +25,10 @@ NOT_OURS = "not a request that is decided"
 FAILED = "screening failed"
 
 
+Write = Callable[[int, Decision, bytes, Additions], bytes]
+Frame = Callable[[bytes], bytes]
+
+
 class Desk:
     """Answers requests and takes events in, and counts both. `clock` is the one that `service` reads."""
 
@@ -47,15 +51,15 @@ class Desk:
         self._gates = GateKeeper(service, self._sender)
         self._wall = 0.0  # of the message that the gate works on
 
-    async def answer(self, request: wire.AnyRequest, patience: float = inf) -> bytes:
+    def answer(self, request: wire.AnyRequest, patience: float = inf) -> bytes | Awaitable[bytes]:
         """The ScreenResponse to a request: DECISION_NOT_DECIDED for all that is not, cannot or failed to be decided.
 
-        Returns within `patience` seconds, and waits only for what certificates must be fetched for.
+        What must be waited for takes at most `patience` seconds, and is only what certificates must be fetched for.
         """
         finding = self._verify(request, patience)
-        if not isinstance(finding, Verification | None):
-            finding = await finding
-        return self._answer(request, self._writer.decided, _alone, finding)
+        if isinstance(finding, Verification | None):
+            return self._answer(request, self._writer.decided, _alone, finding)
+        return self._answer_later(request, finding, self._writer.decided, _alone)
 
     def answer_all(
         self,
@@ -73,7 +77,7 @@ class Desk:
             if isinstance(finding, Verification | None):
                 answered.append(answer(request, write, frame, finding))
             else:
-                later(self._answer_later(request, finding))
+                later(self._answer_later(request, finding, write, frame))
         return answered
 
     def gate_for(self, data: bytes) -> "Gate | None":
@@ -130,8 +134,8 @@ class Desk:
             return source, addresses.named(source, trunk, customer)
         return source, addresses.sender(source)
 
-    async def _answer_later(self, request: wire.AnyRequest, finding: Coming) -> bytes:
-        return self._answer(request, self._writer.framed, wire.framed, await finding)
+    async def _answer_later(self, request: wire.AnyRequest, finding: Coming, write: "Write", frame: "Frame") -> bytes:
+        return self._answer(request, write, frame, await finding)
 
     def _verify(self, request: wire.AnyRequest, patience: float) -> Finding | Coming:
         observation = request[1]
@@ -140,8 +144,8 @@ class Desk:
     def _answer(
         self,
         request: wire.AnyRequest,
-        write: Callable[[int, Decision, bytes, Additions], bytes],
-        frame: Callable[[bytes], bytes],
+        write: "Write",
+        frame: "Frame",
         finding: Finding = None,
     ) -> bytes:
         self.requests += 1

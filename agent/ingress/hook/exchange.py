@@ -1,31 +1,28 @@
-"""One stream of a client: reads messages, has them answered, and writes what there is to answer.
+"""One stream of a client: takes messages, has them answered, and sends what there is to answer.
 
-Knows gRPC's aio context and the bounds of memory; must not know what is in a message. Reading and writing are two
-tasks with a bounded heap of responses between them: while one message of responses is on its way, those that become
-ready gather for the next. A client that does not read is not read from either, as HTTP/2 flow control then holds him
-back, and nobody else notices.
+Knows calls and the bounds of memory; must not know what is in a message. Responses gather in a bounded heap until the
+end of the turn, so that what came together is answered together, and for as long as the client has no room for them. A
+client that does not read is not read from either: his messages are held, flow control stops him, nobody else notices.
 
-The reading task is never cancelled: a read whose awaiter is cancelled loses its memory in grpcio (grpc issue 43360; one
-that fails because the client cancelled still does, some 100 bytes). It ends by itself, as a read returns when its call
-is over, and after that it must not touch the context: grpcio has freed the call by then.
+Long messages are answered in slices, with other clients' turns between them.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from math import inf
-from typing import Any, Final, Protocol
-
-import grpc
-from grpc import aio
+from typing import Final, Protocol
 
 from agent.ingress.hook import wire
 from agent.ingress.hook.desk import Desk
 from agent.model import ParseError
-
-Context = aio.ServicerContext[Any, Any]
+from agent.rpc.call import Call
+from agent.rpc.status import Status
 
 HEAP_MAX_BYTES: Final = 1 << 20
 """Responses of one stream that wait for their client: as much as one message may bring us."""
+
+EARLY_BYTES: Final = 32 << 10
+"""Responses sent before the end of the turn: a client can work on these while we do on the rest."""
 
 SLICE: Final = 64
 """Requests answered before other clients get their turn: some half millisecond."""
@@ -41,117 +38,164 @@ class Exchange(Protocol):
     def finish(self) -> None: ...
 
 
-class ScreenExchange:
-    """One ScreenStream."""
+class _Sliced:
+    """Does the work that a message makes, slice by slice. `slices` yields where others may have their turn."""
 
-    def __init__(self, desk: Desk, context: Context, clock: Callable[[], float], patience: float = inf) -> None:
+    def __init__(self, desk: Desk, call: Call, on_over: Callable[[Exchange], None]) -> None:
         self.messages = 0
         self._desk = desk
+        self._call = call
+        self._on_over = on_over
+        self._work: Iterator[None] | None = None
+        self._read_all = False
+        self._fault: tuple[Status, str] | None = None
+        call.wait()
+
+    def finish(self) -> None:
+        raise NotImplementedError
+
+    def slices(self, data: bytes) -> Iterator[None]:
+        raise NotImplementedError
+
+    def has_room(self) -> bool:
+        return True
+
+    def settle(self) -> None:
+        """Send what is there to be sent, and end the call when that was all."""
+        raise NotImplementedError
+
+    def message(self, data: bytes) -> None:
+        """Implements Conversation."""
+        if self._read_all:
+            return
+        self.messages += 1
+        self._work = self.slices(data)
+        self._go_on()
+
+    def said_all(self) -> None:
+        """Implements Conversation."""
+        self.end()
+
+    def room(self) -> None:
+        """Implements Conversation."""
+        self.settle()
+
+    def over(self) -> None:
+        """Implements Conversation."""
+        self._work = None
+        self._on_over(self)
+
+    def end(self, code: Status | None = None, why: str = "") -> None:
+        """Take no more messages; with a code, the client hears it behind his last response."""
+        if code is not None and not self._read_all:
+            self._fault = code, why
+        self._read_all = True
+        self._call.host.soon(self.settle)
+
+    def _go_on(self) -> None:
+        """The next slice, unless nobody waits for it any more: nothing is counted or consumed for who is gone."""
+        if self._work is None:
+            return
+        if not self.has_room():
+            self._call.hold()
+            return  # until `settle` has made some
+        try:
+            next(self._work)
+        except StopIteration:
+            self._work = None
+            self._call.release()
+        except ParseError as error:
+            self._work = None
+            self._desk.unreadable_messages += 1
+            self.end(Status.INVALID_ARGUMENT, f"{error.place}: {error.reason}")
+        else:
+            self._call.hold()
+            self._call.host.next_turn(self._go_on)
+
+
+class ScreenExchange(_Sliced):
+    """One ScreenStream."""
+
+    def __init__(
+        self,
+        desk: Desk,
+        call: Call,
+        clock: Callable[[], float],
+        patience: float = inf,
+        on_over: Callable[[Exchange], None] = lambda _exchange: None,
+    ) -> None:
+        super().__init__(desk, call, on_over)
+        self._clock = clock
         self._patience = patience
         self._waiting: set[asyncio.Task[None]] = set()  # answers that a certificate is fetched for
-        self._context = context
-        self._clock = clock
         self._heap: list[bytes] = []
         self._heap_bytes = 0
-        self._gone = False  # the call is over: the context is not ours any more
-        self._read_all = False
-        self._status: tuple[grpc.StatusCode, str] | None = None
-        self._news = asyncio.Event()  # for the writer: a response, or the end
-        self._room = asyncio.Event()  # for the reader
-
-    async def run(self) -> None:
-        """Until the client has ended his side and has all his responses, or is gone, or said something unreadable."""
-        self._reader = asyncio.create_task(self._read())
-        try:
-            await self._write()
-            if self._status is not None:
-                await self._context.abort(*self._status)
-        finally:
-            self._gone = True
-            self._room.set()
+        self._blocked = False
+        self._settles = False  # at the end of this turn
 
     def finish(self) -> None:
         """Read no more; the client gets what is answered, and the news that there is no more to come."""
-        self._end(grpc.StatusCode.UNAVAILABLE, DRAINING)
+        self.end(Status.UNAVAILABLE, DRAINING)
 
-    def _end(self, code: grpc.StatusCode | None = None, why: str = "") -> None:
-        if code is not None and not self._read_all:
-            self._status = code, why
-        self._read_all = True
-        self._news.set()
-
-    async def _read(self) -> None:
-        try:
-            while not self._read_all and (data := await next_message(self._context)) is not None and not self._gone:
-                self.messages += 1
-                if self._desk.gate_for(data) is not None:
-                    await self._answer_by_gate(data)
-                else:
-                    await self._answer(wire.read_requests(data, self._clock()))
-        except ParseError as error:
-            self._desk.unreadable_messages += 1
-            self._end(grpc.StatusCode.INVALID_ARGUMENT, f"{error.place}: {error.reason}")
-        finally:
-            self._end()
-
-    async def _answer_by_gate(self, data: bytes) -> None:
-        """As `_answer`, for a message that the compiled hot path can take: unless the policy changes meanwhile."""
+    def slices(self, data: bytes) -> Iterator[None]:
+        """By the compiled hot path as long as there is one that can take this: the policy may change meanwhile."""
         now = self._clock()
-        while data and await self._have_room():
+        while data:
             gate = self._desk.gate_for(data)
             if gate is None:
-                await self._answer(wire.read_requests(data, now))
-                break
+                yield from self._by_python(wire.read_requests(data, now))
+                return
             responses, end = self._desk.answer_by(gate, data, now)
-            self._put([responses])
+            self._put(responses)
             data = data[end:]
             if data:
-                await asyncio.sleep(0)
+                yield
 
-    async def _have_room(self) -> bool:
-        """Wait until the heap is within its bound; False if nobody waits for answers any more, so that nothing is
-        counted or consumed for them."""
-        while self._heap_bytes >= HEAP_MAX_BYTES and not self._gone:
-            self._room.clear()
-            await self._room.wait()
-        return not self._gone
-
-    async def _answer(self, requests: Sequence[wire.AnyRequest]) -> None:
+    def _by_python(self, requests: Sequence[wire.AnyRequest]) -> Iterator[None]:
         for start in range(0, len(requests), SLICE):
             if start:
-                await asyncio.sleep(0)
-            if not await self._have_room():
-                return
-            self._put(self._desk.answer_all(requests[start : start + SLICE], self._patience, self._later))
+                yield
+            for response in self._desk.answer_all(requests[start : start + SLICE], self._patience, self._later):
+                self._put(response)
 
-    def _put(self, responses: list[bytes]) -> None:
-        self._heap += responses
-        self._heap_bytes += sum(map(len, responses))
-        self._news.set()
+    def has_room(self) -> bool:
+        self._blocked = self._heap_bytes >= HEAP_MAX_BYTES
+        return not self._blocked
+
+    def settle(self) -> None:
+        """Send as long as the client has room."""
+        self._settles = False
+        call = self._call
+        while self._heap and call.writable:
+            call.send(self._take())
+        if self._blocked and self.has_room():
+            call.host.next_turn(self._go_on)
+        if self._read_all and not (self._heap or self._waiting or self._work is not None):
+            call.finish(*(self._fault or (Status.OK, "")))
+
+    def _put(self, response: bytes) -> None:
+        if self._call.is_over:
+            return
+        self._heap.append(response)
+        self._heap_bytes += len(response)
+        if self._heap_bytes >= EARLY_BYTES:
+            self.settle()
+        elif not self._settles:
+            self._settles = True
+            self._call.host.soon(self.settle)
 
     def _later(self, response: Awaitable[bytes]) -> None:
         """Have an answer that must wait sent when it is there. The identity stage bounds how many wait."""
 
         async def arrive() -> None:
             try:
-                self._put([await response])
+                self._put(await response)
             finally:
                 self._waiting.discard(task)
-                self._news.set()
+                self._call.host.soon(self.settle)
 
         task = asyncio.create_task(arrive())
         self._waiting.add(task)
-
-    async def _write(self) -> None:
-        while True:
-            if self._heap:
-                await self._context.write(self._take())
-                self._room.set()
-            elif self._read_all and not self._waiting:
-                return
-            else:
-                self._news.clear()
-                await self._news.wait()
 
     def _take(self) -> bytes:
         """What is ready, as one message, or as much of it as may go into one."""
@@ -170,57 +214,29 @@ class ScreenExchange:
         return message
 
 
-class EventExchange:
+class EventExchange(_Sliced):
     """One ReportEvents."""
 
-    def __init__(self, desk: Desk, context: Context) -> None:
-        self.messages = 0
-        self._desk = desk
-        self._context = context
+    def __init__(self, desk: Desk, call: Call, on_over: Callable[[Exchange], None] = lambda _exchange: None) -> None:
+        super().__init__(desk, call, on_over)
         self._accepted = self._ignored = 0
-        self._gone = False
-        self._read_all = asyncio.Event()
-        self._fault = ""
-
-    async def run(self) -> bytes:
-        """The ReportEventsResponse, when the client has said all."""
-        self._reader = asyncio.create_task(self._read())
-        try:
-            await self._read_all.wait()
-            if self._fault:
-                await self._context.abort(grpc.StatusCode.INVALID_ARGUMENT, self._fault)
-            return wire.events_taken(self._accepted, self._ignored)
-        finally:
-            self._gone = True
 
     def finish(self) -> None:
         """Read no more; the client hears how much was taken."""
-        self._read_all.set()
+        self.end()
 
-    async def _read(self) -> None:
-        try:
-            while (data := await next_message(self._context)) is not None and not self._gone:
-                self.messages += 1
-                await self._take(wire.read_events(data))
-        except ParseError as error:
-            self._desk.unreadable_messages += 1
-            self._fault = f"{error.place}: {error.reason}"
-        finally:
-            self._read_all.set()
-
-    async def _take(self, events: list[wire.Told | None]) -> None:
-        for n, told in enumerate(events, 1):
+    def slices(self, data: bytes) -> Iterator[None]:
+        for n, told in enumerate(wire.read_events(data), 1):
             taken = self._desk.take(told)
             self._accepted += taken
             self._ignored += not taken
             if n % SLICE == 0:
-                await asyncio.sleep(0)
+                yield
 
-
-async def next_message(context: Context) -> bytes | None:
-    """The next message; None when there is none to come: the client is done, or the call is over in any way."""
-    try:
-        data = await context.read()
-    except aio.BaseError:
-        return None
-    return data if isinstance(data, bytes) else None
+    def settle(self) -> None:
+        if not self._read_all or self._work is not None or self._call.is_over:
+            return
+        if self._fault is None:
+            self._call.respond(wire.events_taken(self._accepted, self._ignored))
+        else:
+            self._call.finish(*self._fault)

@@ -6,34 +6,36 @@ contract has clients let pass whatever was not answered.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 from pathlib import Path
-from typing import Any, Final, cast
-
-import grpc
-from grpc import StatusCode, aio
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio as health
-from grpc_reflection.v1alpha import reflection
+from typing import Final, TypeVar
 
 from agent.documents import finite
+from agent.http2.limits import Limits
 from agent.ingress.hook import wire
-from agent.ingress.hook.clients import LOCAL, Crowd, names_of
+from agent.ingress.hook.clients import LOCAL, Crowd, LocalUsers, user_ids
 from agent.ingress.hook.desk import Desk
-from agent.ingress.hook.exchange import DRAINING, Context, EventExchange, Exchange, ScreenExchange
+from agent.ingress.hook.exchange import DRAINING, EventExchange, Exchange, ScreenExchange
 from agent.ingress.hook.settings import HookSettings
 from agent.ingress.hook.socket_file import SocketFile
 from agent.model import ConfigError, ParseError
+from agent.rpc import health, reflection
+from agent.rpc.call import Call, Conversation
+from agent.rpc.peers import Peer
+from agent.rpc.server import Method, RpcServer
+from agent.rpc.status import RpcError, Status
+from agent.rpc.unary import Unary
 from agent.service import Service
 from agent.settings import host_and_port
+from agent.tls import server_context
 
 SERVICE: Final = "sbcedge.screening.v1.ScreeningService"
-LOCAL_SERVICES: Final = (SERVICE, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection")
+LOCAL_SERVICES: Final = (SERVICE, health.SERVICE, reflection.SERVICE)
 MESSAGE_MAX: Final = 1 << 20  # bytes: 1,024 requests of 1 kB, or sixteen of the longest SIP messages
-HANDSHAKE_SECONDS: Final = 10
 QUIET_SECONDS: Final = 0.1
 """A stream on which nothing came for so long has nothing in flight that we could still read, and is ended."""
 POLL_SECONDS: Final = 0.005
@@ -44,31 +46,40 @@ PATIENCE_SHARE: Final = 0.8
 """Of what is left until a client's deadline: the rest is for the way back."""
 DRAIN_SHARE: Final = 0.8
 """Of the grace: then streams that are never quiet are ended, too, and have the rest to send what is answered."""
-
-
-def server_options(settings: HookSettings) -> list[tuple[str, int]]:
-    """gRPC's bounds and keep-alive. Connections have no greatest age: it would cut streams with calls in flight."""
-    return [
-        ("grpc.max_receive_message_length", MESSAGE_MAX),
-        ("grpc.max_concurrent_streams", 2 * settings.max_in_flight),  # beyond the bound: to be told so, not to hang
-        ("grpc.max_allowed_incoming_connections", settings.max_connections),
-        ("grpc.server_handshake_timeout_ms", HANDSHAKE_SECONDS * 1000),
-        ("grpc.keepalive_time_ms", 60_000),
-        ("grpc.keepalive_timeout_ms", 20_000),
-        ("grpc.http2.ping_timeout_ms", 20_000),  # else a minute (grpc 1.85), whatever the line above says
-        ("grpc.keepalive_permit_without_calls", 1),
-        # The default of five minutes answers clients that ping each minute with GOAWAY.
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", 30_000),
-        ("grpc.so_reuseport", 0),  # nobody else gets to listen beside us
-    ]
+FLOODS: Final = {
+    "hook_http2_faults": "faults",
+    "hook_ping_floods": "pings",
+    "hook_settings_floods": "settings",
+    "hook_reset_floods": "resets",
+    "hook_continuation_floods": "continuations",
+    "hook_header_bombs": "header bytes",
+    "hook_empty_frame_floods": "empty frames",
+    "hook_window_update_floods": "window updates",
+    "hook_priority_floods": "priorities",
+    "hook_late_frame_floods": "late frames",
+    "hook_unknown_frame_floods": "unknown frames",
+    "hook_goaway_floods": "goaways",
+    "hook_connections_refused": "connections_refused",
+    "hook_handshakes_failed": "handshakes_failed",
+    "hook_silent_connections": "silent",
+    "hook_without_http2": "no_http2",
+    "hook_accept_errors": "accept_errors",
+    "hook_forsaken_calls": "forsaken",
+}
+"""Metrics of what agent.http2 and agent.rpc count."""
 
 
 @dataclass(slots=True)
 class Refusals:
     """RPCs that were not answered, by reason."""
 
-    strangers: int = 0  # a certificate that is not on the list
+    strangers: int = 0  # a certificate that is not on the list, or a user who must not ask
     late: int = 0  # nobody waited for the answer any more
+
+
+Admit = Callable[[Peer], str]
+Begin = Callable[[Call], Conversation]
+AnyExchange = TypeVar("AnyExchange", bound=Exchange)
 
 
 class HookServer:
@@ -91,8 +102,11 @@ class HookServer:
         self._crowd = Crowd(settings.max_in_flight)
         self._allowed = frozenset(settings.allowed_clients)
         self._socket = SocketFile(settings.socket, settings.mode, settings.group)
-        self._servers: list[aio.Server] = []
-        self._health = health.HealthServicer()
+        self._users = LocalUsers(frozenset(), -1)
+        self._servers: list[RpcServer] = []
+        self._health = health.Health()
+        self._counts: Counter[str] = Counter()
+        self._on_failure = on_failure
         self._exchanges: set[Exchange] = set()
         self._streams = 0
         self._stopping = False  # soon
@@ -103,26 +117,24 @@ class HookServer:
     async def start(self) -> None:
         """Listen. Raises ConfigError naming the setting, or OSError; then nothing is left behind."""
         try:
-            await self._start_local()
+            self._start_local()
             if self._settings.listen:
-                await self._start_tcp()
+                self._start_tcp()
         except BaseException:
             await self.stop(0.0)
             raise
-        for service in ("", SERVICE):
-            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+        self._health.set(("", SERVICE), serving=True)
 
     async def stop(self, grace: float) -> None:
         """Take no new calls, answer what is in flight within `grace` seconds, then close. May be called again."""
         self._stopping = True
-        await self._health.enter_graceful_shutdown()
+        self._health.end()
         clock = asyncio.get_running_loop().time
         deadline = clock() + grace
         await self._end_streams(clock, clock() + grace * DRAIN_SHARE)
-        while self._crowd.in_flight and clock() < deadline:
+        while (self._crowd.in_flight or any(server.unsent for server in self._servers)) and clock() < deadline:
             await asyncio.sleep(POLL_SECONDS)
-        # Every call has its answer, or the grace is over. What is left are watchers of our health, who never end; and
-        # grpcio crashes if a server is stopped twice, so this cannot be done with the whole grace any earlier.
+        # Every call has its answer, or the grace is over. What is left are watchers of our health, who never end.
         servers, self._servers = self._servers, []
         await asyncio.gather(*(server.stop(min(grace, GOODBYE_SECONDS)) for server in servers))
         self._socket.remove()
@@ -141,107 +153,126 @@ class HookServer:
         for exchange in self._exchanges:
             exchange.finish()
 
-    async def _start_local(self) -> None:
-        server = self._server(self._admit_local)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        reflection.enable_server_reflection(LOCAL_SERVICES, server)
+    def _start_local(self) -> None:
+        users = user_ids(self._settings.users, "hook.users")
+        server = self._server(self._admit_local, local=True)
         bound = self._socket.prepare()
         try:
-            server.add_insecure_port(f"unix:{bound}")
+            server.listen_local(bound)
             self._servers.append(server)
-            await server.start()
             self._socket.publish(bound)
-        except RuntimeError as error:  # grpc's word for every failure to bind
-            raise ConfigError("hook.socket", f"cannot listen on {self._settings.socket}: {error}") from None
         finally:
             self._socket.discard(bound)
+        self._users = LocalUsers(users, self._socket.group_id)
 
-    async def _start_tcp(self) -> None:
+    def _start_tcp(self) -> None:
         settings = self._settings
-        host, _ = host_and_port(settings.listen, "hook.listen")
-        authority = _read(settings.client_ca, "client_ca")
-        pair = (_read(settings.key, "key"), _read(settings.certificate, "certificate"))
-        credentials = grpc.ssl_server_credentials([pair], root_certificates=authority, require_client_auth=True)
-        server = self._server(self._admit_certified)
+        host, port = host_and_port(settings.listen, "hook.listen")
+        for field in ("client_ca", "key", "certificate"):
+            _readable(getattr(settings, field), field)
+        assert settings.certificate is not None
+        assert settings.key is not None
         try:
-            port = server.add_secure_port(settings.listen, credentials)
-        except RuntimeError:
-            reason = f"cannot listen on {settings.listen} with this certificate and key"
-            raise ConfigError("hook.listen", reason) from None
+            context = server_context(settings.certificate, settings.key, settings.client_ca)
+        except ConfigError as error:
+            raise ConfigError(f"hook.{error.field}", error.reason) from None
+        context.set_alpn_protocols(["h2"])
+        server = self._server(self._admit_certified, local=False)
+        try:
+            bound = server.listen_tls(host, port, context)
+        except OSError as error:
+            raise ConfigError("hook.listen", f"cannot listen on {settings.listen}: {error.strerror}") from None
         self._servers.append(server)
-        await server.start()
-        self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self.address = f"[{host}]:{bound}" if ":" in host else f"{host}:{bound}"
 
-    def _server(self, admit: "Admit") -> aio.Server:
+    def _server(self, admit: Admit, *, local: bool) -> RpcServer:
         """A server of the contract, in bytes: `wire` reads and writes them."""
-        server = aio.server(options=server_options(self._settings))
-        handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
-            "Screen": grpc.unary_unary_rpc_method_handler(_admitted(admit, self._screen)),
-            "ScreenStream": grpc.stream_stream_rpc_method_handler(_admitted(admit, self._screen_stream)),
-            "ReportEvents": grpc.stream_unary_rpc_method_handler(_admitted(admit, self._report_events)),
+        settings = self._settings
+        methods: dict[bytes, Method] = {
+            _path(SERVICE, "Screen"): partial(self._screen, admit),
+            _path(SERVICE, "ScreenStream"): partial(self._screen_stream, admit),
+            _path(SERVICE, "ReportEvents"): partial(self._report_events, admit),
         }
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
-        server.add_registered_method_handlers(SERVICE, handlers)
-        return server
+        if local:
+            describe = reflection.Reflection(LOCAL_SERVICES)
+            methods[_path(health.SERVICE, "Check")] = partial(self._about_us, self._health.check)
+            methods[_path(health.SERVICE, "Watch")] = partial(self._about_us, self._health.watch)
+            methods[_path(reflection.SERVICE, "ServerReflectionInfo")] = partial(self._about_us, describe.begin)
+        limits = Limits(streams=2 * settings.max_in_flight)  # beyond the bound: to be told so, not to hang
+        return RpcServer(methods, limits, MESSAGE_MAX, settings.max_connections, self._counts, self._on_failure)
 
     # -- who may ask ------------------------------------------------------------------------------------------------
 
-    async def _admit_local(self, context: Context) -> None:
-        await self._enter(LOCAL, context)
+    def _admit_local(self, peer: Peer) -> str:
+        """The client's name. Raises RpcError for who must not ask."""
+        if self._users.admits(peer):
+            return LOCAL
+        self.refusals.strangers += 1
+        raise RpcError(Status.PERMISSION_DENIED, f"user {peer.uid} must not ask here")
 
-    async def _admit_certified(self, context: Context) -> None:
-        names = names_of(context.auth_context())
-        client = next((name for name in names if name in self._allowed), None)
-        if client is None:
-            self.refusals.strangers += 1
-            code = StatusCode.PERMISSION_DENIED if names else StatusCode.UNAUTHENTICATED
-            await context.abort(code, "this certificate is not on the list of clients")
-        else:
-            await self._enter(client, context)
+    def _admit_certified(self, peer: Peer) -> str:
+        client = next((name for name in peer.names if name in self._allowed), None)
+        if client is not None:
+            return client
+        self.refusals.strangers += 1
+        code = Status.PERMISSION_DENIED if peer.names else Status.UNAUTHENTICATED
+        raise RpcError(code, "this certificate is not on the list of clients")
 
-    async def _enter(self, client: str, context: Context) -> None:
+    def _enter(self, client: str) -> None:
+        """Take one call of this client, for which `leave` must follow. Raises RpcError."""
         if self._closed:
-            await context.abort(StatusCode.UNAVAILABLE, DRAINING)
+            raise RpcError(Status.UNAVAILABLE, DRAINING)
         if not self._crowd.enter(client):
             most = self._settings.max_in_flight
-            await context.abort(StatusCode.RESOURCE_EXHAUSTED, f"{most} calls of this client are in flight already")
-        context.add_done_callback(cast("Any", lambda _context: self._crowd.leave(client)))
+            raise RpcError(Status.RESOURCE_EXHAUSTED, f"{most} calls of this client are in flight already")
 
     # -- what is asked ----------------------------------------------------------------------------------------------
 
-    async def _screen(self, data: bytes, context: Context) -> bytes:
-        if context.time_remaining() == 0:  # the call went on without us: it must not consume of any limit now
+    def _about_us(self, begin: Begin, call: Call, peer: Peer) -> Conversation:
+        self._admit_local(peer)
+        return begin(call)
+
+    def _screen(self, admit: Admit, call: Call, peer: Peer) -> Unary:
+        client = admit(peer)
+        self._enter(client)
+        return Unary(call, self._answer, partial(self._crowd.leave, client))
+
+    def _answer(self, call: Call, data: bytes) -> bytes | Awaitable[bytes]:
+        left = call.time_left
+        if left == 0:  # the call went on without us: it must not consume of any limit now
             self.refusals.late += 1
-            await context.abort(StatusCode.DEADLINE_EXCEEDED, "the answer would come too late")
+            raise RpcError(Status.DEADLINE_EXCEEDED, "the answer would come too late")
         try:
             request = wire.read_request(data, time.time())
         except ParseError as error:
             self._desk.unreadable_messages += 1
-            await context.abort(StatusCode.INVALID_ARGUMENT, f"{error.place}: {error.reason}")
-        response = await self._desk.answer(request, _patience(context))
+            raise RpcError(Status.INVALID_ARGUMENT, f"{error.place}: {error.reason}") from None
+        response = self._desk.answer(request, left * PATIENCE_SHARE)
         if request.fault:
-            await context.abort(StatusCode.INVALID_ARGUMENT, request.fault)
+            raise RpcError(Status.INVALID_ARGUMENT, request.fault)
         return response
 
-    async def _screen_stream(self, _requests: object, context: Context) -> None:
-        exchange = ScreenExchange(self._desk, context, time.time, _stated_patience(context))
-        with self._listed(exchange):
-            await exchange.run()
+    def _screen_stream(self, admit: Admit, call: Call, peer: Peer) -> ScreenExchange:
+        client = admit(peer)
+        self._enter(client)
+        return self._listed(
+            ScreenExchange(self._desk, call, time.time, _stated_patience(call), partial(self._left, client))
+        )
 
-    async def _report_events(self, _requests: object, context: Context) -> bytes:
-        exchange = EventExchange(self._desk, context)
-        with self._listed(exchange):
-            return await exchange.run()
+    def _report_events(self, admit: Admit, call: Call, peer: Peer) -> EventExchange:
+        client = admit(peer)
+        self._enter(client)
+        return self._listed(EventExchange(self._desk, call, partial(self._left, client)))
 
-    @contextmanager
-    def _listed(self, exchange: Exchange) -> Iterator[None]:
-        """While it runs, `stop` knows of this stream."""
+    def _listed(self, exchange: AnyExchange) -> AnyExchange:
+        """Until it is over, `stop` knows of this stream."""
         self._streams += 1
         self._exchanges.add(exchange)
-        try:
-            yield
-        finally:
-            self._exchanges.discard(exchange)
+        return exchange
+
+    def _left(self, client: str, exchange: Exchange) -> None:
+        self._exchanges.discard(exchange)
+        self._crowd.leave(client)
 
     # -- how it is --------------------------------------------------------------------------------------------------
 
@@ -266,18 +297,13 @@ class HookServer:
             "hook_unreadable_messages": desk.unreadable_messages,
             "hook_late_requests": refusals.late,
             "hook_turned_away": self._crowd.turned_away,
+            **{name: self._counts[counted] for name, counted in FLOODS.items()},
         }
 
 
-def _patience(context: Context) -> float:
-    """Seconds that the client of a unary call waits, less what the answer needs to get there."""
-    remaining = cast("float | None", context.time_remaining())  # None without a deadline, whatever its type says
-    return inf if remaining is None else max(0.0, remaining * PATIENCE_SHARE)
-
-
-def _stated_patience(context: Context) -> float:
+def _stated_patience(call: Call) -> float:
     """What a stream's client says in its metadata; no bound of its own where it says nothing that can be read."""
-    for key, value in context.invocation_metadata() or ():
+    for key, value in call.request.metadata:
         if key == PATIENCE_KEY:
             try:
                 millis = finite(float(value), PATIENCE_KEY)
@@ -287,23 +313,12 @@ def _stated_patience(context: Context) -> float:
     return inf
 
 
-Admit = Callable[[Context], Awaitable[None]]
-Handler = Callable[[Any, Context], Awaitable[Any]]
+def _path(service: str, method: str) -> bytes:
+    return f"/{service}/{method}".encode()
 
 
-def _admitted(admit: Admit, handler: Handler) -> Handler:
-    """The handler for clients that `admit` lets in; it ends the call of the others."""
-
-    async def admitted(request: Any, context: Context) -> Any:
-        await admit(context)
-        return await handler(request, context)
-
-    return admitted
-
-
-def _read(path: Path | None, field: str) -> bytes:
-    assert path is not None
+def _readable(path: Path, field: str) -> None:
     try:
-        return path.read_bytes()
+        path.read_bytes()
     except OSError as error:
         raise ConfigError(f"hook.{field}", f"{path} cannot be read: {error.strerror}") from None

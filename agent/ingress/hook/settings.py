@@ -18,13 +18,15 @@ SOCKET_PATH_MAX: Final = 80
 class HookSettings:
     """[hook]: a Unix socket, and TCP with certificates on both sides if `listen` is given.
 
-    Who may write to the socket may ask: `mode`, `group` and the folder decide it. `allowed_clients` are the clients
+    Who may open the socket: `mode`, `group` and the folder decide it. Who may ask on it: root, the agent's own user,
+    and members of the group, or of them only `users`, where there are some. `allowed_clients` are the clients
     of TCP, by certificate: "URI:spiffe://example.net/sbc1", "DNS:sbc1.example.net" or "CN:sbc1".
     """
 
     socket: Path = Path("/run/sbc-edge-agent/hook.sock")
     mode: Annotated[int, Range(0, 0o777)] = 0o660
     group: str = ""
+    users: tuple[str, ...] = ()
     listen: str = ""
     certificate: Path | None = None
     key: Path | None = None

@@ -1,8 +1,8 @@
 """The Unix socket's file: who may open it, and whether somebody listens on it already.
 
-gRPC binds the socket by itself and says nothing of its peers (SO_PEERCRED is out of reach), so the permissions of the
-file and of its folders are the whole guard. The socket is made in a folder that nobody else can enter, gets its
-permissions there, and then takes its name: at no moment can it be opened by somebody who must not.
+The permissions of the file and of its folders are the first guard, and where grpcio serves a socket the only one, as it
+says nothing of its peers. The socket is made in a folder that nobody else can enter, gets its permissions there, and
+then takes its name: at no moment can it be opened by somebody who must not.
 """
 
 import grp
@@ -29,6 +29,7 @@ class SocketFile:
         self._mode = mode
         self._group = group
         self._inode: tuple[int, int] | None = None
+        self.group_id = -1  # whose members may open it, once it is published; -1 for nobody's
 
     def prepare(self) -> Path:
         """Where to bind. Raises ConfigError if the name is taken or the group unknown, OSError without permission."""
@@ -46,6 +47,7 @@ class SocketFile:
         made = bound.stat()
         bound.replace(self.path)
         self._inode = (made.st_dev, made.st_ino)
+        self.group_id = made.st_gid if self._mode & 0o020 else -1
 
     def discard(self, bound: Path) -> None:
         """Remove what `prepare` made."""

@@ -49,6 +49,10 @@ class RuleState:
         self._tables = kept
         return {name: table for (name, _), table in kept.items()}
 
+    def rated(self) -> dict[tuple[str, str], RateTablePy]:
+        """The counters of the policy in force, by name and scope of their limits."""
+        return dict(self._tables)
+
     @property
     def overflows(self) -> int:
         """Cells that were forgotten early because a table was full."""

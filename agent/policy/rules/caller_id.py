@@ -5,6 +5,7 @@ while. Customers without an inventory are not judged, and neither are calls that
 """
 
 from collections import deque
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from agent.model import CallAttempt, Category, NumberKind, Refuse, Verdict
@@ -36,6 +37,18 @@ class Infractions:
     def suspend(self, customer: str, until: float) -> None:
         """Refuse everything of this customer until then (monotonic seconds)."""
         self._suspended_until[customer] = until
+
+    def export(self, now: float) -> dict[str, tuple[list[float], float]]:
+        """Per customer: how long ago each infraction was, and how long a suspension still lasts; seconds."""
+        customers = self._times.keys() | self._suspended_until.keys()
+        return {one: ([now - time for time in self._times.get(one, ())], self.suspended(one, now)) for one in customers}
+
+    def restore(self, kept: Mapping[str, tuple[Sequence[float], float]], now: float, elapsed: float) -> None:
+        """Take back what was exported `elapsed` seconds ago, perhaps by another clock."""
+        for customer, (ages, left) in kept.items():
+            self._times[customer] = deque(sorted(now - elapsed - age for age in ages))
+            if left > elapsed:
+                self._suspended_until[customer] = now + left - elapsed
 
     def suspended(self, customer: str, now: float) -> float:
         """Seconds that the suspension still lasts; 0.0 for none."""

@@ -11,7 +11,7 @@ from agent.calls.sessions import SessionTable
 from agent.model import DROP, CallAttempt, Category, Refuse, Verdict
 from agent.policy.counters import BANK_MAX, RateBank, RateTablePy
 from agent.policy.leases import LeaseBook
-from agent.policy.policy import LimitSpec, Mode, Scope
+from agent.policy.policy import UNVOUCHED, LimitSpec, Mode, Scope
 from agent.policy.rules.leased import LeasedLimits
 from agent.policy.trunks import Trunk
 
@@ -90,7 +90,7 @@ class LimitStage:
             return None
         keys: list[str | int] = [EVERYTHING, trunk.id, trunk.customer, CALLING_KEY, CALLED_KEY]
         for spec in self._extra_specs:
-            if spec.rule.allow or spec.scope not in SCOPES:
+            if spec.rule.allow or spec.attestations or spec.scope not in SCOPES:
                 return None
             chosen = not (spec.trunks or spec.customers) or trunk.id in spec.trunks or trunk.customer in spec.customers
             keys.append(keys[SCOPES.index(spec.scope)] if chosen else "")
@@ -98,7 +98,7 @@ class LimitStage:
 
     def _slot(self, spec: LimitSpec) -> int:
         """Where this limit's key stands among the keys of an attempt; a key of its own where it has conditions."""
-        if spec.scope in SCOPES and not (spec.trunks or spec.customers or spec.rule.allow):
+        if spec.scope in SCOPES and not (spec.trunks or spec.customers or spec.attestations or spec.rule.allow):
             return SCOPES.index(spec.scope)
         self._extra_keys.append(_own_key(spec))
         self._extra_specs.append(spec)
@@ -151,9 +151,12 @@ def _own_key(spec: LimitSpec) -> Key:
     """The key of a limit that has conditions: "" where one does not hold."""
     base = _prefix_key(spec.called_prefixes) if spec.scope is Scope.CALLED_PREFIX else _PLAIN_KEYS[spec.scope]
     chosen = bool(spec.trunks or spec.customers)
+    vouched = spec.attestations
 
     def key(attempt: CallAttempt) -> str:
         if chosen and attempt.trunk not in spec.trunks and attempt.customer not in spec.customers:
+            return ""
+        if vouched and _attestation(attempt) not in vouched:
             return ""
         return "" if spec.rule.allow.covers(attempt) else base(attempt)
 
@@ -170,10 +173,18 @@ def _prefix_key(prefixes: frozenset[str]) -> Key:
     return key
 
 
+def _attestation(attempt: CallAttempt) -> str:
+    """What somebody vouches for, UNVOUCHED where nobody does; "" where nobody looked."""
+    if attempt.identity is None:
+        return ""
+    return attempt.identity.attestation if attempt.identity.valid else UNVOUCHED
+
+
 _PLAIN_KEYS: Final[Mapping[Scope, Key]] = {
     Scope.GLOBAL: lambda _attempt: EVERYTHING,
     Scope.TRUNK: lambda attempt: attempt.trunk,
     Scope.CUSTOMER: lambda attempt: attempt.customer,
     Scope.CALLING: lambda attempt: attempt.calling.digits,
     Scope.CALLED: lambda attempt: attempt.called.digits,
+    Scope.SIGNER: lambda attempt: attempt.identity.spc if attempt.identity and attempt.identity.valid else "",
 }

@@ -6,9 +6,8 @@ Tokens are kept as digests, compared in constant time, and neither logged nor re
 import hashlib
 import hmac
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from agent.ingress.hook.clients import LOCAL
 from agent.loading import read_text
@@ -27,7 +26,6 @@ TOKEN_SHORTEST: Final = 20
 
 _TOKEN: Final = re.compile(rf"[A-Za-z0-9._~+/-]{{{TOKEN_SHORTEST},512}}={{0,2}}", re.ASCII)  # RFC 6750 2.1
 _BEARER: Final = re.compile(r"bearer +(\S{1,1024}) *", re.ASCII | re.IGNORECASE)
-_SAN: Final = {"URI": "URI:", "DNS": "DNS:"}
 _OTHERS_READ: Final = 0o007
 
 
@@ -54,17 +52,6 @@ def read_tokens(path: Path) -> tuple[bytes, ...]:
     if not 1 <= len(digests) <= TOKENS_MAX:
         raise ConfigError("stir_api.token_file", f"{path} has {len(digests)} tokens, and must have 1 to {TOKENS_MAX}")
     return tuple(digests)
-
-
-def names_of(certificate: Mapping[str, Any] | None) -> tuple[str, ...]:
-    """The names of a client's certificate as `ssl` decodes it: URIs and DNS names of its subject, and common names."""
-    if not certificate:
-        return ()
-    names = [_SAN[kind] + value for kind, value in certificate.get("subjectAltName", ()) if kind in _SAN]
-    names += [
-        f"CN:{value}" for rdn in certificate.get("subject", ()) for kind, value in rdn if kind == "commonName" and value
-    ]
-    return tuple(names)
 
 
 class Access:

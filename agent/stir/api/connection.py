@@ -15,11 +15,11 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-from agent.stir.api.access import names_of
 from agent.stir.api.app import CALLER, JSON, Caller
 from agent.stir.api.faults import Fault
 from agent.stir.api.settings import StirApiSettings
 from agent.stir.api.tally import Cut
+from agent.tls import names_of
 
 UNREAD_MAX: Final = 1 << 24
 """Bytes of a request that is answered already, or of one in progress: more is not read just to be polite. Until then it

@@ -13,8 +13,9 @@ from agent.records.record import rfc3339
 from agent.records.segment import Kind
 from controller.archive.archive import Archive
 from controller.archive.query import Query
-from controller.archive.rows import Lines, tables_of
+from controller.archive.rows import Lines
 from controller.archive.settings import ArchiveSettings
+from controller.archive.tables import tables_of
 from controller.model import Advance, ArchivedFile
 from controller.store import Store, StoreSettings
 from tests.controller.stores import WHEN, opened

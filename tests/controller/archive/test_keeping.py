@@ -9,7 +9,7 @@ import pytest
 from agent.records.segment import Kind
 from controller.archive.keeping import ORPHAN_SECONDS
 from controller.archive.layout import CALLS
-from controller.archive.rows import tables_of
+from controller.archive.tables import tables_of
 from controller.errors import StoreUnavailable
 from tests.controller.archive.lines import Kept, call, kept, lines, rollup
 from tests.controller.stores import HOUR, WHEN

@@ -9,7 +9,7 @@ import pytest
 
 from agent.records.segment import Kind
 from controller.archive.query import LIMIT_MAX, Query
-from controller.archive.rows import tables_of
+from controller.archive.tables import tables_of
 from controller.errors import Busy, Invalid, StoreUnavailable
 from tests.controller.archive.lines import EPOCH, call, kept, lines, rollup
 from tests.controller.stores import HOUR, WHEN

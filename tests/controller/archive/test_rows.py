@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from agent.records.segment import Kind
 from controller.archive.layout import CALLS, ROLLUPS, SCHEMAS
-from controller.archive.rows import UNREADABLE, Lines, tables_of
+from controller.archive.rows import UNREADABLE, Lines
+from controller.archive.tables import tables_of
 from controller.archive.writing import encoded
 from tests.controller.archive.lines import EPOCH, call, lines, raw, rollup, text_of
 from tests.controller.stores import WHEN

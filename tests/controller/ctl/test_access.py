@@ -147,3 +147,22 @@ def test_what_was_done_is_in_the_audit_log_and_the_log_is_intact(at_desk: AtDesk
         assert "token.create" in (await desk.ok("audit", "list")).out
 
     at_desk(work)
+
+
+def test_a_head_of_the_log_that_was_kept_elsewhere_shows_a_log_that_was_made_anew(at_desk: AtDesk) -> None:
+    async def work(desk: Desk) -> None:
+        await desk.ok("tokens", "create")
+        head = (await desk.ok("audit", "verify", "--quiet")).out.strip()
+        assert (await desk.ok("audit", "verify", "--json")).json["head"] == head
+        assert head in (await desk.ok("audit", "verify", "--head", head)).out
+        await desk.ok("tokens", "create")
+        await desk.ok("audit", "verify", "--head", head)  # the log has gone on from there
+        entry, _, digest = head.partition(":")
+        forged = f"{entry}:{'0' * 64}"
+        said = await desk.run("audit", "verify", "--head", forged)
+        assert (said.code, "has another hash than it had" in said.err) == (1, True)
+        said = await desk.run("audit", "verify", "--head", f"{int(entry) + 1000}:{digest}")
+        assert (said.code, "NOT THE SAME LOG: it has" in said.err) == (1, True)
+        assert (await desk.run("audit", "verify", "--head", "5")).code == 2
+
+    at_desk(work)

@@ -15,6 +15,7 @@ from tests.controller.agents import PATIENCE, PlayedSession, a_policy
 from tests.controller.artifacts.lists import dno
 from tests.controller.ctl.conftest import AtDesk
 from tests.controller.ctl.running import Desk
+from tests.fakes.certificates import Authority
 
 NOW = ("--at-once", "--soak", "0s")
 
@@ -176,11 +177,12 @@ def test_a_replay_shows_which_calls_would_have_gone_otherwise(at_desk: AtDesk) -
         agent = await desk.controller.enrol()
         async with agent.session() as session:
             changed = {"call_id": "1@a.example.net", "before": "allow", "after": "refuse: rate-per-trunk"}
-            answering(session, {"replay_policy": [changed, {"replayed": 120}]})
+            answering(session, {"replay_policy": [changed, {"replayed": 120, "left_out": {"calls": "not known"}}]})
             await desk.ok("policy", "apply", desk.file("policy.toml", a_policy()), "--watch", *NOW)
             said = await desk.run("policy", "diff", desk.file("new.toml", a_policy(rate=5)), "--replay", "LAST-HOUR")
             assert "120 recorded calls decided again: 1 would have gone otherwise" in said.out
             assert "refuse: rate-per-trunk" in said.out
+            assert "sbcctl: not replayed: calls: not known" in said.err
             command = next(m.command for m in session.heard if m.WhichOneof("message") == "command")
             assert command.replay_policy.window.seconds == 3600
 
@@ -250,6 +252,35 @@ def test_lists_are_imported_shown_and_looked_up(at_desk: AtDesk) -> None:
     at_desk(work)
 
 
+def test_lists_are_shown_where_they_are_agent_by_agent(at_desk: AtDesk) -> None:
+    async def work(desk: Desk) -> None:
+        await desk.ok("lists", "import", "dno", "industry", desk.file("1", dno(["2015550123"])))
+        await desk.ok("lists", "import", "trust-list", "lab", desk.file("2", Authority("lab").certificate))
+        rules = '[do_not_originate]\nlists = ["industry"]\n[identity]\ntrust_lists = ["lab"]\n'
+        policy = desk.file("policy.toml", a_policy() + rules)
+        agent = await desk.controller.enrol()
+        assert (await desk.ok("lists", "status", "--json")).json == []
+        async with agent.session() as session:
+            answering(session, {})
+            await desk.ok("policy", "apply", policy, *NOW, "--watch")
+            await desk.controller.operator().sees(lambda agents: agents[0].active_generation == 1)
+            found = {(row["kind"], row["name"]): row for row in (await desk.ok("lists", "status", "--json")).json}
+            assert found.keys() == {("dno", "industry"), ("trust-list", "lab")}
+            assert {(row["generation"], row["latest"], row["offered"]) for row in found.values()} == {(1, 1, 1)}
+            session.active = (0, b"")
+            await session.is_well()
+            await desk.controller.operator().sees(lambda agents: agents[0].active_generation == 0)
+            (row,) = (await desk.ok("lists", "status", "--kind", "dno", "--json")).json
+            assert (row["generation"], row["problem"]) == (0, "decides by a policy of its own")
+        await desk.ok("lists", "import", "dno", "industry", desk.file("1", dno(["2015550124"])))
+        (row,) = (await desk.ok("lists", "status", "--name", "industry", "--json")).json
+        assert row["latest"] == 2
+        assert "industry" in (await desk.ok("lists", "status")).out
+        assert (await desk.ok("lists", "status", "--name", "nothing", "--json")).json == []
+
+    at_desk(work)
+
+
 def test_limits_are_set_listed_and_deleted(at_desk: AtDesk) -> None:
     async def work(desk: Desk) -> None:
         await desk.ok("limits", "set", "east", "--rate", "200", "--burst", "50", "--partition", "hold")
@@ -258,6 +289,12 @@ def test_limits_are_set_listed_and_deleted(at_desk: AtDesk) -> None:
         assert "east" in (await desk.ok("limits", "list")).out
         said = await desk.run("limits", "set", "east", "--rate", "200", "--burst", "0.5")
         assert (said.code, "limit.burst: " in said.err) == (1, True)
+        assert limit["warn_at"] == 0.8
+        await desk.ok("limits", "set", "east", "--rate", "200", "--warn-at", "0")
+        (limit,) = (await desk.ok("limits", "list", "--json")).json
+        assert limit["warn_at"] == 0
+        said = await desk.run("limits", "set", "east", "--rate", "200", "--warn-at", "1.5")
+        assert (said.code, "no share from 0 to 1" in said.err) == (2, True)
         await desk.ok("limits", "delete", "east")
         assert (await desk.run("limits", "delete", "east")).code == 1
 

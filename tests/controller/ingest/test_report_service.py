@@ -174,9 +174,14 @@ def test_who_sends_more_than_the_window_waits_and_the_memory_is_bounded(tmp_path
             store.records.commit = held  # type: ignore[method-assign, assignment]
             stream, _ = await Stream.opened(agent)
 
+            written = 0
+
             async def flood() -> None:
+                nonlocal written
                 for n in range(200):
-                    await stream.says(batch=batch(n * 10 + 1, 10, noise=10_000))
+                    message = batch(n * 10 + 1, 10, noise=10_000)
+                    await stream.says(batch=message)
+                    written += len(message.data)
 
             flooding = asyncio.create_task(flood())
             ingest = controller.parts.ingest
@@ -187,6 +192,7 @@ def test_who_sends_more_than_the_window_waits_and_the_memory_is_bounded(tmp_path
                 most = max(most, ingest.counters()["ingest_waiting_bytes"])
             assert most <= 3 * 524_288
             assert not flooding.done()
+            assert written <= 4 * 524_288, "what nobody reads is not sent, either"
             gate.set()
             await flooding
             code, _, heard = await stream.done()

@@ -24,6 +24,7 @@ from sbcedge.fleet.v1 import fleet_pb2_grpc as fleet_grpc
 from sbcedge.policy.v1 import policy_pb2
 from tests.controller import agents
 from tests.controller.agents import PATIENCE, Controller, Operator, PlayedAgent, a_config, a_controller
+from tests.fakes.waiting import until
 from tests.integration.peers import free_port
 
 
@@ -104,6 +105,12 @@ def test_agents_share_what_their_policy_says_and_an_operator_s_limit_takes_its_p
             assert shown.burst == pytest.approx(10 / 3)
             assert shown.demand == pytest.approx(100)
             assert shown.leased > 0
+            assert shown.warned
+            assert shown.warn_at == pytest.approx(0.8)
+            await until(lambda: controller.parts.quota.counters()["quota_limits_nearly_used_up"] == 1, PATIENCE)
+            never = fleet.FleetLimit(name="all", rate=10, partition="hold", warn_at=1.0)
+            await limits.SetFleetLimit(fleet.SetFleetLimitRequest(limit=never))
+            await until(lambda: controller.parts.quota.counters()["quota_limits_nearly_used_up"] == 0, PATIENCE)
             await limits.DeleteFleetLimit(fleet.DeleteFleetLimitRequest(name="all"))
             (shown,) = (await limits.ListFleetLimits(fleet.ListFleetLimitsRequest())).limits
             assert shown.name == "all"

@@ -2,6 +2,8 @@
 
 import asyncio
 import socket
+import ssl
+import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 from grpc import StatusCode, aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from agent.ingress.hook.clients import Crowd, names_of
+from agent.ingress.hook.clients import Crowd
 from agent.model import ConfigError
 from sbcedge.screening.v1 import screening_pb2 as pb
 from sbcedge.screening.v1 import screening_pb2_grpc as pb_grpc
@@ -135,6 +137,39 @@ def test_plain_text_on_tcp_gets_nothing(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+def test_who_does_not_agree_on_http_2_is_let_go(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with a_hook(tmp_path, **tls_settings(tmp_path)) as hook:
+            own = AUTHORITY.sign("sbc3")
+            (tmp_path / "own.pem").write_bytes(own.certificate + own.key)
+            context = ssl.create_default_context(cadata=AUTHORITY.certificate.decode())
+            context.load_cert_chain(tmp_path / "own.pem")
+            host, _, port = hook.server.address.rpartition(":")
+            reader, writer = await asyncio.open_connection(host, int(port), ssl=context)
+            with suppress(OSError):
+                assert await asyncio.wait_for(reader.read(), PATIENCE) == b""
+            writer.close()
+            await until(lambda: hook.count("without_http2") == 1)
+
+    asyncio.run(run())
+
+
+def test_tls_below_1_2_is_not_spoken(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with a_hook(tmp_path, **tls_settings(tmp_path)) as hook:
+            context = ssl.create_default_context(cadata=AUTHORITY.certificate.decode())
+            context.set_ciphers("ALL:@SECLEVEL=0")
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)
+                context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
+            host, _, port = hook.server.address.rpartition(":")
+            with pytest.raises(OSError):  # noqa: PT011  SSLError or a connection that is closed
+                await asyncio.open_connection(host, int(port), ssl=context)
+            await until(lambda: hook.count("handshakes_failed") == 1)
+
+    asyncio.run(run())
+
+
 def test_health_is_for_this_host_only(tmp_path: Path) -> None:
     async def run() -> None:
         own = AUTHORITY.sign("sbc3")
@@ -214,12 +249,6 @@ def test_a_key_that_is_none_is_an_error_of_the_operator(tmp_path: Path) -> None:
         assert not hook.path.exists()
 
     asyncio.run(run())
-
-
-def test_names_are_told_apart_by_their_kind() -> None:
-    context = {"peer_uri": [b"u"], "peer_dns": [b"d", b"e"], "x509_common_name": [b"c"], "other": [b"o"]}
-    assert names_of(context) == ["URI:u", "DNS:d", "DNS:e", "CN:c"]
-    assert names_of({"x509_common_name": [b""], "peer_uri": [b"\xff"]}) == ["URI:�"]
 
 
 def test_a_crowd_forgets_who_has_left() -> None:

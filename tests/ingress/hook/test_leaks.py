@@ -23,9 +23,8 @@ RAW = invite()
 ROUND = 500
 AT_ONCE = 50
 MANY = 1000
-# grpcio itself loses some 100 bytes with each stream that is cancelled while it is read (grpc issue 43360, open), which
-# nothing on this side of it can help; an object of ours or gRPC's own call would be some kilobytes.
-NATIVE_BYTES_PER_STREAM = 250
+# Steps of growing tables; the smallest object that could stay is as large.
+NATIVE_BYTES_PER_STREAM = 50
 ROOT = Path(__file__).parents[3]
 
 

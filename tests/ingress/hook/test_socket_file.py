@@ -3,13 +3,10 @@
 import asyncio
 import grp
 import os
-import shutil
 import socket
 import stat
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,15 +27,6 @@ os.setgroups([]); os.setgid(group); os.setuid(user)
 socket.socket(socket.AF_UNIX).connect(path)
 """
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
-
-
-@pytest.fixture
-def open_folder() -> Iterator[Path]:
-    """A folder that everybody may enter, unlike pytest's: what keeps others out must be the socket itself."""
-    folder = Path(tempfile.mkdtemp(prefix="hook-"))
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder)
 
 
 def may_connect(path: Path, *, group: int = NOBODY) -> bool:

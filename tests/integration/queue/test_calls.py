@@ -7,14 +7,16 @@ from collections.abc import Iterator
 
 import pytest
 
+from agent.kernel.fast_path import ALIVE_SECONDS
 from agent.kernel.tables import GUARD, QUEUE
 from tests.integration.kamailio.test_calls import identity_rows, invites
 from tests.integration.kamailio.world import NEVER_CALLS
 from tests.integration.peers import wait_for
-from tests.integration.queue.world import BLOCKED, GOOD, LIMITED, PORT, SBC, World, world
+from tests.integration.queue.world import BLOCKED, GOOD, LIMITED, PORT, SBC, World, with_engine, world
 
 pytestmark = [pytest.mark.kernel, pytest.mark.slow]
 
+ENGINES = pytest.mark.parametrize("engine", ["nftables", "ebpf"])
 T1_MS = 500.0  # RFC 3261 17.1.1.1: a call that is answered sooner was never sent twice
 
 
@@ -75,9 +77,10 @@ def test_acks_of_answered_calls_reach_the_sbc_from_a_source_with_refusals(net: W
     assert phone.call_ids <= set(net.sbc.seen("ACK"))
 
 
-def test_fifty_good_calls_a_second_lose_nothing_beside_a_flood_of_a_hundred_thousand(net: World) -> None:
+@ENGINES
+def test_fifty_good_calls_a_second_lose_nothing_beside_a_flood_of_a_hundred_thousand(net: World, engine: str) -> None:
     """The rate is that of the machine: it is told if it cannot send as many."""
-    with net.agent() as agent, net.flood(100_000, 8.0) as flood:
+    with net.agent(with_engine(engine)) as agent, net.flood(100_000, 8.0) as flood:
         wait_for(lambda: agent.counters()["kernel_flood"] > 10_000, "the flood to begin")
         phone = net.call(calls=250, rate=50.0)
         assert flood.poll() is None
@@ -91,21 +94,40 @@ def test_fifty_good_calls_a_second_lose_nothing_beside_a_flood_of_a_hundred_thou
     assert reached > 50_000
 
 
-def test_kill_9_in_a_flood_calls_pass_the_tables_are_gone_and_established_calls_survive(net: World) -> None:
-    with net.agent() as agent, net.flood(20_000, 6.0):
+@ENGINES
+def test_kill_9_in_a_flood_calls_pass_the_tables_are_gone_and_established_calls_survive(
+    net: World, engine: str
+) -> None:
+    with net.agent(with_engine(engine)) as agent, net.flood(20_000, 6.0):
         wait_for(lambda: agent.counters()["kernel_flood"] > 10_000, "the flood to begin")
         assert {GUARD, QUEUE} <= net.tables()
+        assert net.programs() == (engine == "ebpf")
         with net.phone("call", hold="3000") as established:
             wait_for(lambda: established.call_ids & set(net.sbc.seen("ACK")), "the call to be established")
             agent.kill()
             died = time.monotonic()
             wait_for(lambda: not {GUARD, QUEUE} & net.tables(), "the tables to go", 1.0)
+            wait_for(lambda: not net.programs(), "the program to go", 1.0)
             # Kamailio alone has the flood now; the one call must be through before its caller gives up waiting.
             with net.phone("refused", status="603", calling=NEVER_CALLS) as passes:
                 wait_for(lambda: passes.call_ids & set(net.sbc.seen("INVITE")), "a call to pass", 1.0)
                 assert time.monotonic() - died < 2.0
                 passes.kill()
             established.finish()
+
+
+def test_a_hung_agent_in_a_flood_stops_no_call_and_its_program_falls_silent(net: World) -> None:
+    """The flood meets the table then, which needs nobody; the program works again when the agent does."""
+    with net.agent(with_engine("ebpf")) as agent, net.flood(20_000, 12.0):
+        wait_for(lambda: agent.counters()["kernel_dropped_early"] > 10_000, "the flood to begin")
+        left = net.dropped_by_table()
+        agent.signal(signal.SIGSTOP)
+        wait_for(lambda: net.dropped_by_table() > left + 5_000, "the program to fall silent", ALIVE_SECONDS + 2.0)
+        phone = net.call(calls=50)
+        assert len(phone.response_times()) == 50
+        agent.signal(signal.SIGCONT)
+        early = agent.counters()["kernel_dropped_early"]
+        wait_for(lambda: agent.counters()["kernel_dropped_early"] > early + 10_000, "the program to work again", 3.0)
 
 
 def test_kill_9_loses_no_call(net: World) -> None:

@@ -12,7 +12,10 @@ from itertools import count
 from pathlib import Path
 from typing import Final
 
+from agent.kernel.ebpf import programs
+from agent.kernel.fast_path import program_name
 from agent.kernel.nft import Nft
+from agent.kernel.tables import GUARD
 from tests.conftest import ROOT
 from tests.fakes.namespaces import Namespace, join, need_namespaces
 from tests.fakes.queue_process import QueueProcess, queue_process
@@ -60,10 +63,16 @@ answer = {{ code = 503, retry_after_seconds = 5 }}
 """
 CONFIG: Final = """\
 [kernel]
+engine = "auto"
 flood_rate = 300
 flood_burst = 600
 [queue]
 """
+
+
+def with_engine(engine: str) -> str:
+    """CONFIG with this engine of the guard."""
+    return CONFIG.replace('"auto"', f'"{engine}"')
 
 
 class Sbc(Peer):
@@ -180,6 +189,19 @@ class World:
         """What is in the kernel of the SBC's host."""
         with self.host.inside(), Nft() as nft:
             return {table.name for table in nft.tables()}
+
+    def programs(self) -> int:
+        """How many programs of eBPF the kernel has for this host."""
+        with self.host.inside():
+            found = list(programs(program_name()))
+        for one in found:
+            one.close()
+        return len(found)
+
+    def dropped_by_table(self) -> int:
+        """Of floods, by the guard's table: what a program in front of it left."""
+        with self.host.inside(), Nft() as nft:
+            return nft.counters(GUARD)["flood"]
 
     @contextmanager
     def flood(self, rate: int, seconds: float) -> Iterator["subprocess.Popen[str]"]:

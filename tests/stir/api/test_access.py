@@ -9,9 +9,10 @@ import pytest
 from agent.ingress.hook.clients import LOCAL
 from agent.model import ConfigError
 from agent.settings import fill
-from agent.stir.api.access import Access, names_of, read_tokens
+from agent.stir.api.access import Access, read_tokens
 from agent.stir.api.faults import ApiError
 from agent.stir.api.settings import StirApiSettings
+from agent.tls import names_of
 from tests.stir.api.apis import TOKEN, token_file
 
 FILE = Path("/etc/sbc-edge-agent/file")
