@@ -151,7 +151,8 @@ def test_a_controller_that_was_put_back_to_an_older_list_does_not_take_agents_ba
             await asyncio.to_thread(controller.start)
             generation = (await imports(controller, dno(new, generation=2))).list.generation
             assert generation == 2
-            assert (await controller.operator().rollout_ends(2)).state == "done"  # until then it may go back
+            ended = await controller.operator().rollout_ends(2)
+            assert ended.state == "done", ended.why  # until then the agent may go back
             assert await listed(agent, new[-1])
             controller.kill()
             await controller.close()
