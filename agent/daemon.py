@@ -24,16 +24,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from agent.calls.pairing import Pairing
 from agent.config import Config
-from agent.control.assembly import Around, assemble
-from agent.control.commands import Tail
-from agent.control.quota_link import QuotaLink
-from agent.control.standing import Places, Standing
-from agent.control.trust import NoTrust, Trust, documents_of
-from agent.control.upload import Uploader
+from agent.control.settings import ControllerSettings
+from agent.control.steps import Standing
 from agent.ingress.capture.observer import Observed, Observer
 from agent.ingress.capture.settings import CaptureSettings
 from agent.ingress.hook.server import HookServer
@@ -54,10 +50,15 @@ from agent.policy.policy import Policy
 from agent.records.spool import Spool
 from agent.restart.files import NOTHING, Earlier
 from agent.restart.keeper import SnapshotKeeper, find_earlier
-from agent.screening import Decision, Passed, Screening
+from agent.screening import Decision, Passed, RefusedCall, Screening
 from agent.service import RecordSink, Service
 from agent.settings import host_and_port
-from agent.stir.given import GivenDocument
+
+if TYPE_CHECKING:
+    from agent.control.assembly import Around
+    from agent.control.commands import Tail
+    from agent.control.trust import Trust
+    from agent.stir.given import GivenDocument
 
 OK: Final = 0
 NO_WAY_IN: Final = 1
@@ -83,6 +84,7 @@ class Sinks:
     def __init__(self, *sinks: RecordSink) -> None:
         self._puts = tuple(sink.put for sink in sinks)
         self._puts_passed = tuple(sink.put_passed for sink in sinks)
+        self._puts_refused = tuple(sink.put_refused for sink in sinks)
 
     def put(self, decision: Decision) -> None:
         for put in self._puts:
@@ -91,6 +93,10 @@ class Sinks:
     def put_passed(self, calls: Sequence[Passed]) -> None:
         for put in self._puts_passed:
             put(calls)
+
+    def put_refused(self, one: RefusedCall) -> None:
+        for put in self._puts_refused:
+            put(one)
 
 
 class ObservedRecords:
@@ -233,7 +239,7 @@ class Daemon:
             return False
         pulse = Pulse(parts.readings, self._notifier, lambda: _summary(parts), time.monotonic())
         pulse.begin()
-        self._every(BEAT_SECONDS, lambda: pulse.beat(time.monotonic()), "pulse")
+        self._every(BEAT_SECONDS, lambda: pulse.beat(time.monotonic(), time.time()), "pulse")
         if self._notifier.watchdog_seconds:
             self._every(self._notifier.watchdog_seconds, self._notifier.alive, "watchdog")
         self._notifier.ready(_summary(parts))
@@ -322,8 +328,8 @@ def build_parts(
         guard = Guard(config.kernel, partial(log.fault, where="kernel"))
         guards.append(_alone(guard, "kernel", log))
         sinks.append(SourceBlocker(guard, partial(log.fault, where="kernel")))
-    tail = Tail()
-    told: list[RecordSink] = [log] if config.controller is None else [log, tail]
+    tail = None if config.controller is None else build_tail()
+    told: list[RecordSink] = [log] if tail is None else [log, tail]
     service = build_service(standing.policy, Sinks(*sinks, *told), log, earlier)
     readings = Readings(service, log, [], installed_version())
     keeper = PolicyKeeper(service, config.policy.file, readings.changes, log)
@@ -340,25 +346,31 @@ def build_parts(
         parts.kept = [_alone(snapshots, "restart", log)]
     spool_directory = None if config.records is None else config.records.directory
     find = finds_nothing if spool_directory is None else Finder(spool_directory).find
-    around = Around(config, spool_directory, find, end, tail)
-    parts.fleet = build_fleet(config, parts, spool, standing, around, trust, log)
+    if config.controller is not None and tail is not None:
+        from agent.control.assembly import Around  # noqa: PLC0415
+
+        around = Around(config, spool_directory, find, end, tail)
+        parts.fleet = build_fleet(config.controller, parts, spool, standing, around, trust, log)
     parts.around = build_around(config, parts, find, log, end)
     readings.components = parts.in_order()
     return parts
 
 
-def given_before(config: Config, standing: Standing) -> tuple[GivenDocument, ...]:
+def given_before(config: Config, standing: Standing) -> "tuple[GivenDocument, ...]":
     """The trust lists and revocation lists of the last known good."""
     if config.controller is None or standing.offer is None:
         return ()
+    from agent.control.standing import Places  # noqa: PLC0415
+    from agent.control.trust import documents_of  # noqa: PLC0415
+
     return documents_of(standing.offer.manifests, Places.of(config.controller).artifacts)
 
 
 def build_identity(
-    config: Config, service: Service, given: Sequence[GivenDocument], log: Log
-) -> tuple[list[Supervised], Trust]:
+    config: Config, service: Service, given: "Sequence[GivenDocument]", log: Log
+) -> "tuple[list[Supervised], Trust | None]":
     """Verification, signing and the API for both, where agent.toml has them; and who takes a controller's lists."""
-    trust: Trust = NoTrust()
+    trust = None
     if config.identity is None and config.signing is None:
         return [_alone(Unprovided(service.screening), "identity", log)], trust
     # Imported here: an agent without them need not load a cryptographic library and one that fetches, 25 MB.
@@ -438,14 +450,33 @@ def build_service(policy: Policy, records: RecordSink, log: Log, earlier: Earlie
     return Service(screening, records)
 
 
+def build_tail() -> "Tail":
+    """Shows decisions to operators who follow them from afar."""
+    # Here and below: what a controller is for loads a cryptographic library, 15 MB that an agent without one need not.
+    from agent.control.commands import Tail  # noqa: PLC0415
+
+    return Tail()
+
+
 def build_fleet(
-    config: Config, parts: Parts, spool: Spool | None, standing: Standing, around: Around, trust: Trust, log: Log
+    settings: ControllerSettings,
+    parts: Parts,
+    spool: Spool | None,
+    standing: Standing,
+    around: "Around",
+    trust: "Trust | None",
+    log: Log,
 ) -> list[Supervised]:
-    """The link to the controller, and what goes over channels like its own; that of the shares goes to `parts`."""
-    if config.controller is None:
-        return []
-    fleet = assemble(config.controller, parts.service, parts.readings, parts.keeper, standing, around, trust, log)
-    shares = partial(QuotaLink, parts.service.screening.leases, fleet.channels, config.controller.directory, log)
+    """The link to the controller, and what goes over channels like its own; that of the shares goes to `parts`.
+    `trust` None: nothing is verified here."""
+    from agent.control.assembly import assemble  # noqa: PLC0415
+    from agent.control.quota_link import QuotaLink  # noqa: PLC0415
+    from agent.control.trust import NoTrust  # noqa: PLC0415
+    from agent.control.upload import Uploader  # noqa: PLC0415
+
+    believed = NoTrust() if trust is None else trust
+    fleet = assemble(settings, parts.service, parts.readings, parts.keeper, standing, around, believed, log)
+    shares = partial(QuotaLink, parts.service.screening.leases, fleet.channels, settings.directory, log)
     parts.shares = [Supervised(shares, "controller", log)]
     running = [_alone(fleet.upgrades, "controller", log), _alone(fleet.link, "controller", log)]
     if spool is not None:

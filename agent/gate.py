@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from agent import native
+from agent.model import Verdict
 from agent.policy.policy import Policy
 from agent.policy.rules.caller_id import CallerIdRule
 from agent.policy.rules.do_not_originate import DoNotOriginateRule
@@ -91,6 +92,7 @@ class GateKeeper:
             asks=not all(isinstance(rule, UNDERSTOOD) for rule in rules)
             or (limits is not None and limits.has_sessions),
             judged=(PASSED, (), policy),
+            refusal=_refusal(screening),
             secret=screening.secret,
             sender_of=lambda key: self._sender(key, screening),
             clock=self._service.clock,
@@ -132,6 +134,12 @@ def _has_opinion(policy: Policy, trunk: Trunk, source: str) -> bool:
     ):
         return True
     return policy.caller_id is not None and trunk.customer in policy.caller_id.inventory
+
+
+def _refusal(screening: Screening) -> Callable[[int, float], Verdict | None] | None:
+    """What the do-not-originate rule says of a number alone, where it refuses by nothing else."""
+    rules = [rule for rule in screening.rules.before if isinstance(rule, DoNotOriginateRule)]
+    return rules[0].on_number if rules and rules[0].refuses_by_number else None
 
 
 def _watched(policy: Policy) -> bytes:

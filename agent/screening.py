@@ -105,6 +105,16 @@ def passed(one: Passed) -> Decision:
     return Decision(NEW, make_attempt(scan(raw), sender.trunk, sender.source, when), PASSED, (), sender.policy)
 
 
+RefusedCall = tuple[bytes, Sender, float, Verdict]
+"""A new attempt that one list refuses, and nothing else has a word to say about. `refused` says it in full."""
+
+
+def refused(one: RefusedCall) -> Decision:
+    """The decision on a call that the compiled hot path refused by a list."""
+    raw, sender, when, verdict = one
+    return Decision(NEW, make_attempt(scan(raw), sender.trunk, sender.source, when), verdict, (), sender.policy)
+
+
 class Screening:
     """Screens under one policy at a time; `swap` takes the next one and keeps what is counted."""
 
@@ -241,11 +251,13 @@ class Screening:
                 refusals.append((rule.enforcing, verdict))
         return self._settle(attempt, refusals, now)
 
-    def complete(self, entry: AttemptEntry, one: Passed, signs: int | None, now: float) -> Decision | None:
+    def complete(
+        self, entry: AttemptEntry, one: Passed, signs: int | None, now: float, listed: Verdict | None = None
+    ) -> Decision | None:
         """Decide a new attempt that the compiled hot path has entered into `attempts`, but cannot decide.
 
-        `signs` is what the limits said, where they alone have something to say and have counted it already; else None.
-        None as the decision: a fault of ours; the call passes.
+        `signs` is what the limits said, where only they, and a list by the verdict `listed`, have something to say and
+        they have counted it already; else None. None as the decision: a fault of ours; the call passes.
         """
         raw, sender, when = one
         try:
@@ -254,7 +266,8 @@ class Screening:
             if signs is None or limits is None:
                 decision = self.decide(attempt, now)
             else:
-                decision = self._settle(attempt, limits.refusals(attempt, signs), now)
+                by_list = [] if listed is None else [(True, listed)]
+                decision = self._settle(attempt, by_list + limits.refusals(attempt, signs), now)
         except Exception as error:
             self.failures += 1
             self._on_failure(error)

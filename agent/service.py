@@ -13,10 +13,10 @@ from typing import Any, Final, Protocol
 
 from agent.calls.attempts import AttemptEntry
 from agent.identity.model import Verification
-from agent.model import ALLOW, Effect
+from agent.model import ALLOW, Effect, Verdict
 from agent.policy.policy import Policy
 from agent.policy.trunks import Trunk
-from agent.screening import Decision, Observation, Passed, Screening, passed
+from agent.screening import Decision, Observation, Passed, RefusedCall, Screening, passed, refused
 
 # Upper bounds of the latency histogram, seconds: from the cost of a compiled decision to the promised millisecond.
 LATENCY_BUCKETS: Final = (2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 5e-3)
@@ -33,6 +33,10 @@ class RecordSink(Protocol):
         """The same for calls that passed without a word, a batch at once."""
         for one in calls:
             self.put(passed(one))
+
+    def put_refused(self, one: RefusedCall) -> None:
+        """The same for a call that nothing but a list refused."""
+        self.put(refused(one))
 
 
 Finding = Verification | None
@@ -98,6 +102,13 @@ class Tally:
         for verdict in decision.shadow:
             key = (verdict.rule, "shadow")
             self.by_rule[key] = self.by_rule.get(key, 0) + 1
+
+    def count_refused(self, trunk: str, verdict: Verdict) -> None:
+        """Count a new attempt that was refused, with nothing in shadow beside it."""
+        action = verdict.action.word
+        self.attempts += 1
+        for counts, key in ((self.by_trunk, (trunk, action)), (self.by_rule, (verdict.rule, action))):
+            counts[key] = counts.get(key, 0) + 1
 
     def count_passed(self, trunk: str, calls: int) -> None:
         """Count new attempts of one trunk that passed without a word."""
@@ -172,15 +183,24 @@ class Service:
             self.tally.time(self.clock() - now)
         return decision
 
-    def complete(self, entry: AttemptEntry, one: Passed, signs: int | None) -> Decision | None:
+    def complete(
+        self, entry: AttemptEntry, one: Passed, signs: int | None, listed: Verdict | None = None
+    ) -> Decision | None:
         """Decide, count and record a new attempt that the compiled hot path cannot decide: see Screening.complete."""
-        decision = self.screening.complete(entry, one, signs, self.clock())
+        decision = self.screening.complete(entry, one, signs, self.clock(), listed)
         if decision is None:
             self.tally.not_decided += 1
             return None
         self.tally.count(decision)
         self._records.put(decision)
         return decision
+
+    def refuse(self, entry: AttemptEntry, one: RefusedCall) -> None:
+        """Count and record a new attempt of the compiled hot path that nothing but a list refuses."""
+        _, sender, _, verdict = one
+        entry.decision = (verdict, (), sender.policy)
+        self.tally.count_refused(sender.trunk.id, verdict)
+        self._records.put_refused(one)
 
     def let_pass(self, calls: Sequence[Passed], counts: Sequence[tuple[Trunk, int]], seconds: float) -> None:
         """Count and record new attempts that the compiled hot path let pass; each took so long, on the average."""

@@ -15,7 +15,7 @@ from agent.model import ConfigError, ConfigErrors
 
 if TYPE_CHECKING:
     from agent.config import Config
-    from agent.control.standing import Standing
+    from agent.control.steps import Standing
 
 CONFIG_FILE: Final = Path("/etc/sbc-edge-agent/agent.toml")
 EX_CONFIG: Final = 78
@@ -71,11 +71,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _standing(config: "Config") -> "Standing":
     """What it decides by at first. Raises ConfigError only where no controller manages this agent."""
-    from agent.control.standing import Standing, find_standing  # noqa: PLC0415
-    from agent.control.steps import Journal  # noqa: PLC0415
+    from agent.control.steps import Journal, Standing  # noqa: PLC0415
     from agent.loading import load_policy  # noqa: PLC0415
 
     if config.controller is not None:
+        from agent.control.standing import find_standing  # noqa: PLC0415
+
         return find_standing(config.controller, config.policy.file)
     return Standing(load_policy(config.policy.file), None, Journal({}, {}), ())
 

@@ -27,7 +27,8 @@ from agent.control.session import Identity, Session
 from agent.control.settings import ControllerSettings
 from agent.control.shadow import Shadow
 from agent.control.soak import Vitals
-from agent.control.standing import Places, Standing
+from agent.control.standing import Places
+from agent.control.steps import Standing
 from agent.control.trust import Trust
 from agent.control.upgrades import Upgrades
 from agent.host import upgrade_files

@@ -15,7 +15,7 @@ from agent.control.messages import Code, Command, CommandAnswer, Problem
 from agent.control.preparing import Refused
 from agent.model import Allow
 from agent.ops.log import Log
-from agent.screening import Decision, Passed, passed
+from agent.screening import Decision, Passed, RefusedCall, passed, refused
 
 WORDS: Final = frozenset({"status", "explain", "tail", "drain", "diagnostics", "replay", "upgrade"})
 
@@ -69,6 +69,11 @@ class Tail:
         if self._followers:
             for one in calls:
                 self.put(passed(one))
+
+    def put_refused(self, one: RefusedCall) -> None:
+        """The same for a call that nothing but a list refused."""
+        if self._followers:
+            self.put(refused(one))
 
     def follow(self, *, refused_only: bool) -> "Follower":
         """From now on. Raises LookupError when too many do."""

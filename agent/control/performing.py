@@ -19,7 +19,8 @@ from agent.control.errors import ControllerError
 from agent.control.messages import Code, CommandAnswer, FromAgent, Offer, Problem, ToAgent
 from agent.control.preparing import Later, Preparer, Refused
 from agent.control.session import Effect, HangUp, Identity, Rehash, Run, Send, Session, State, StopCommands
-from agent.control.standing import Places, Standing
+from agent.control.standing import Places
+from agent.control.steps import Standing
 from agent.control.trust import documents_of
 from agent.ops.log import Log
 from agent.ops.policy_keeper import PolicyKeeper

@@ -15,7 +15,7 @@ from agent.control.messages import Offer
 from agent.control.preparing import compile_offer
 from agent.control.settings import ControllerSettings
 from agent.control.slots import Slots
-from agent.control.steps import Journal
+from agent.control.steps import Standing
 from agent.loading import load_policy
 from agent.model import ConfigError
 from agent.policy.compile import compile_policy
@@ -38,16 +38,6 @@ class Places:
         """Opens nothing."""
         directory = settings.directory
         return cls(Slots(directory), ArtifactFiles(directory / LISTS), CredentialFiles(directory))
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """`offer` None: `policy` is that of the file, or the empty one. `problems` are for people."""
-
-    policy: Policy
-    offer: Offer | None
-    journal: Journal
-    problems: tuple[str, ...]
 
 
 def find_standing(settings: ControllerSettings, policy_file: Path) -> Standing:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from agent.control.messages import Offer, OfferReport, Phase, Problem
+from agent.policy.policy import Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,17 @@ class Journal:
     rejected: Mapping[int, Rejection]
     floors: Mapping[tuple[str, str], int]
     begun: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What an agent starts with. `offer` None: `policy` is that of the file, or the empty one. `problems` are for
+    people."""
+
+    policy: Policy
+    offer: Offer | None
+    journal: Journal
+    problems: tuple[str, ...]
 
 
 # --- effects

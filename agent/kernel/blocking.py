@@ -12,7 +12,7 @@ from typing import Final
 from agent.kernel.guard import Guard
 from agent.model import Allow, Category
 from agent.policy.policy import Mode, Policy
-from agent.screening import Decision, Passed
+from agent.screening import Decision, Passed, RefusedCall
 
 PENDING_MAX: Final = 64
 """Blocks that are on their way to the kernel; each takes a millisecond, and what comes too much comes again."""
@@ -46,6 +46,9 @@ class SourceBlocker:
 
     def put_passed(self, calls: Sequence[Passed]) -> None:
         """Nothing: who is let pass is not blocked."""
+
+    def put_refused(self, one: RefusedCall) -> None:
+        """Nothing: only limits have a source blocked."""
 
     def _take_up(self, policy: Policy) -> None:
         self._policy = policy

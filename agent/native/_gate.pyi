@@ -4,6 +4,7 @@
 from collections.abc import Callable
 from typing import Any, final
 
+from agent.model import Verdict
 from agent.policy.policy import Policy
 from agent.policy.trunks import Trunk
 
@@ -45,6 +46,7 @@ class Gate:
         unwanted: dict[str, Any] | None,
         asks: bool,
         judged: object,
+        refusal: Callable[[int, float], Verdict | None] | None,
         secret: bytes,
         sender_of: Callable[[bytes], Sender | None],
         clock: Callable[[], float],
@@ -57,7 +59,7 @@ class Gate:
         most: int,
         transactions: object,
         receive: Callable[[bytes, bytes], tuple[bytes, bytes] | None],
-        ask: Callable[[Any, bytes, Sender, float, int], bool | tuple[bytes, bytes] | None],
+        ask: Callable[[Any, bytes, Sender, float, int, Verdict | None], bool | tuple[bytes, bytes] | None],
         when: float,
         /,
     ) -> tuple[int, int, int, int, int, int, int, int]: ...
@@ -69,7 +71,7 @@ class Gate:
         now: float,
         tail: bytes,
         general: Callable[[bytes], bytes],
-        ask: Callable[[int, Any, bytes, Sender, float, int], bytes],
+        ask: Callable[[int, Any, bytes, Sender, float, int, Verdict | None], bytes],
         failed: Callable[[int], bytes],
         /,
     ) -> tuple[bytes, int, int]: ...

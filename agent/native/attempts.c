@@ -217,6 +217,19 @@ static void take_time(AttemptTable *table, double now)
 
 /* ---- forgetting -------------------------------------------------------------------------------------------------- */
 
+/* Have the memory come that forgetting will read next time: the slots of the keys after next, the next ones' entries. */
+static void expect_forgetting(const AttemptTable *table)
+{
+    const Keys *head = &table->head;
+    for (size_t i = 1; i <= 2 * FORGET_AT_ONCE && i <= head->count; i++) {
+        uint64_t key = head->items[head->count - i];
+        if (i > FORGET_AT_ONCE)
+            map_expect(&table->entries, key);
+        else
+            __builtin_prefetch(table->entries.slots[key & table->entries.mask].item, 1);
+    }
+}
+
 static Entry *take_out(AttemptTable *table, uint64_t key)
 {
     Entry *entry = map_find(&table->entries, key);
@@ -238,6 +251,7 @@ static void forget_expired(AttemptTable *table)
         if (table->head.count == 0)
             check_head(table);
     }
+    expect_forgetting(table);
 }
 
 /* Make room for one: the attempt that was queued first goes, expired or not. */

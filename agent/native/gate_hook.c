@@ -25,7 +25,7 @@ static Request *requests; /* AT_ONCE of them; a slice is over before the next on
 typedef struct {
     Gate *gate;
     PyObject *general; /* (request: bytes) -> response, framed: whatever is not for the gate */
-    PyObject *ask;     /* (number, entry, raw, sender, when, signs) -> response, framed: what only Python decides */
+    PyObject *ask;     /* (number, entry, raw, sender, when, signs, verdict) -> response, framed: what only Python decides */
     PyObject *failed;  /* (number) -> response, framed: after a fault of ours */
     PyObject *wall;    /* float: the time of requests that state none */
     Text tail;         /* how the response to a call that passes ends */
@@ -123,14 +123,15 @@ static bool look_at(Gate *gate, Request *it)
     return true;
 }
 
-static PyObject *ask(Slice *slice, const Request *it, Entry *entry, PyObject *when, uint64_t signs)
+static PyObject *ask(Slice *slice, const Request *it, const Asked *asked, PyObject *when)
 {
     const Chars *raw = &it->fields.text[SIP_MESSAGE];
-    PyObject *limits = signs == NOT_HIT ? PyLong_FromLong(-1) : PyLong_FromUnsignedLongLong(signs);
-    PyObject *result = limits == NULL ? NULL
-                                      : PyObject_CallFunction(slice->ask, "KOy#OOO", it->fields.number[ID], entry,
-                                                              raw->start, (Py_ssize_t)raw->length, it->sender, when, limits);
-    Py_XDECREF(limits);
+    PyObject *signs = asked_signs(asked), *result = NULL;
+    if (signs != NULL)
+        result = PyObject_CallFunction(slice->ask, "KOy#OOOO", it->fields.number[ID], asked->entry, raw->start,
+                                       (Py_ssize_t)raw->length, it->sender, when, signs,
+                                       asked->verdict != NULL ? asked->verdict : Py_None);
+    Py_XDECREF(signs);
     return result;
 }
 
@@ -139,22 +140,21 @@ static bool take_call(Slice *slice, const Request *it)
     Gate *gate = slice->gate;
     int64_t micros = (int64_t)it->fields.number[RECEIVED_AT];
     PyObject *when = micros > 0 ? PyFloat_FromDouble((double)micros * 1e-6) : Py_NewRef(slice->wall);
-    Entry *entry = NULL;
-    uint64_t signs;
+    Asked asked;
     bool good = false;
     if (when == NULL)
         return false;
-    switch (gate_decide(gate, it->sender, &it->call, &it->identity, slice->now, &entry, &signs)) {
+    switch (gate_decide(gate, it->sender, &it->call, &it->identity, slice->now, when, &asked)) {
     case FAILED:
         break;
     case PASSES:
         good = gate_passed(gate, it->sender, it->call.message, when) && put_allowed(slice, it);
         break;
     case ASKS:
-        good = put_object(slice, ask(slice, it, entry, when, signs));
+        good = put_object(slice, ask(slice, it, &asked, when));
         break;
     }
-    Py_XDECREF((PyObject *)entry);
+    asked_end(&asked);
     Py_DECREF(when);
     return good;
 }

@@ -52,13 +52,13 @@ typedef struct {
     Gate *gate;
     Transactions *transactions;
     PyObject *receive; /* (raw, address) -> (payload, address) | None: whatever is not for the gate */
-    PyObject *ask;     /* (entry, raw, sender, when, signs) -> see below: what only Python decides */
+    PyObject *ask;     /* (entry, raw, sender, when, signs, verdict) -> see below: what only Python decides */
     PyObject *when;
     double now;
     size_t used; /* of gate->out */
+    long unsent, requests, answers, acks, dropped, undecided, faults;
     int sending_count;
     Sending sending[MAX_BATCH];
-    long unsent, requests, answers, acks, dropped, undecided, faults;
 } Batch;
 
 static Text text_of(PyObject *bytes)
@@ -148,16 +148,15 @@ enum word { ERROR = -1, PASS, REFUSE, SILENCE };
 
 /* What Python decides about a new attempt: True to let it pass, None for the same after a fault, False to say nothing,
  * or the status line and the rows of the answer, which *rendered then holds. */
-static enum word ask(Batch *batch, const Sender *sender, const Call *call, Entry *entry, uint64_t signs,
-                     PyObject **rendered)
+static enum word ask(Batch *batch, const Sender *sender, const Call *call, const Asked *asked, PyObject **rendered)
 {
     PyObject *raw = PyBytes_FromStringAndSize((const char *)call->message.at, call->message.end - call->message.at);
-    PyObject *number = signs == NOT_HIT ? PyLong_FromLong(-1) : PyLong_FromUnsignedLongLong(signs), *said = NULL;
-    if (raw != NULL && number != NULL)
-        said = PyObject_CallFunctionObjArgs(batch->ask, (PyObject *)entry, raw, (PyObject *)sender, batch->when, number,
-                                            NULL);
+    PyObject *signs = asked_signs(asked), *said = NULL;
+    if (raw != NULL && signs != NULL)
+        said = PyObject_CallFunctionObjArgs(batch->ask, (PyObject *)asked->entry, raw, (PyObject *)sender, batch->when,
+                                            signs, asked->verdict != NULL ? asked->verdict : Py_None, NULL);
     Py_XDECREF(raw);
-    Py_XDECREF(number);
+    Py_XDECREF(signs);
     if (said == NULL || !gate_now(batch->gate, &batch->now)) {
         Py_XDECREF(said);
         return ERROR;
@@ -180,22 +179,21 @@ static enum word ask(Batch *batch, const Sender *sender, const Call *call, Entry
 static bool decide(Batch *batch, Datagram *it, Wanted *wanted, Py_ssize_t length, unsigned port)
 {
     Gate *gate = batch->gate;
-    Entry *entry = NULL;
-    uint64_t signs;
+    Asked asked;
     PyObject *rendered = NULL;
     enum word word = ERROR;
     batch->requests++;
-    switch (gate_decide(gate, it->sender, &it->call, &it->identity, batch->now, &entry, &signs)) {
+    switch (gate_decide(gate, it->sender, &it->call, &it->identity, batch->now, batch->when, &asked)) {
     case FAILED:
         break;
     case PASSES:
         word = gate_passed(gate, it->sender, it->message, batch->when) ? PASS : ERROR;
         break;
     case ASKS:
-        word = ask(batch, it->sender, &it->call, entry, signs, &rendered);
+        word = ask(batch, it->sender, &it->call, &asked, &rendered);
         break;
     }
-    Py_XDECREF((PyObject *)entry);
+    asked_end(&asked);
     if (word == REFUSE) {
         wanted->status_line = text_of(PyTuple_GET_ITEM(rendered, 0));
         wanted->rows = text_of(PyTuple_GET_ITEM(rendered, 1));
@@ -520,7 +518,9 @@ static int serve_batch(Batch *it, int fd)
 PyObject *gate_serve(Gate *gate, PyObject *args)
 {
     int fd, most, received = 0, count;
-    Batch batch = {.gate = gate}, *it = &batch;
+    Batch batch, *it = &batch;
+    memset(it, 0, offsetof(Batch, sending)); /* the rest is written before it is read */
+    it->gate = gate;
     if (!PyArg_ParseTuple(args, "iiO!OOO!:serve", &fd, &most, &TransactionsType, &it->transactions, &it->receive, &it->ask,
                           &PyFloat_Type, &it->when) ||
         !gate_now(gate, &it->now))

@@ -80,6 +80,17 @@ void transactions_expect_more(const Transactions *table, uint64_t key)
         __builtin_prefetch(slot->item, 1);
 }
 
+/* In a full table each answer has the oldest confirmed transaction go. What the next one will read for that comes now:
+ * its neighbour, and where the table has it. */
+static void expect_drop(const Transactions *table)
+{
+    const Transaction *next = table->queues[CONFIRMED].first;
+    if (next == NULL)
+        return;
+    map_expect(&table->known, next->key);
+    __builtin_prefetch(next->after, 1);
+}
+
 bool transactions_answer(Transactions *table, uint64_t key, const void *payload, size_t length, const void *address,
                          size_t address_length, double now)
 {
@@ -94,6 +105,7 @@ bool transactions_answer(Transactions *table, uint64_t key, const void *payload,
         }
         table->shortened++;
         drop(table, it);
+        expect_drop(table);
     }
     it = PyMem_Malloc(sizeof(*it));
     unsigned char *copy = PyMem_Malloc(length ? length : 1);

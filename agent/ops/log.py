@@ -18,7 +18,7 @@ import structlog
 from agent.calls.legs import AnswerResult, TransitResult
 from agent.model import Allow
 from agent.records.record import verdict_words, wire_text
-from agent.screening import Decision, Passed
+from agent.screening import Decision, Passed, RefusedCall, refused
 
 LINE_MAX: Final = 4096
 """Bytes of one line. A pipe that polls writable takes so many at once (PIPE_BUF), and so does journald's socket."""
@@ -116,13 +116,18 @@ class Log:
     def put_passed(self, calls: Sequence[Passed]) -> None:
         """Nothing: there is no line for a call that passes."""
 
+    def put_refused(self, one: RefusedCall) -> None:
+        """As `put`."""
+        if self._has_room():
+            self._write(refused(one))
+
     def put(self, decision: Decision) -> None:
         """One line for a refused or dropped call attempt, up to the rate. Never raises."""
+        if not isinstance(decision.verdict.action, Allow) and self._has_room():
+            self._write(decision)
+
+    def _write(self, decision: Decision) -> None:
         verdict = decision.verdict
-        if isinstance(verdict.action, Allow):
-            return
-        if not self._has_room():
-            return
         attempt = decision.attempt
         self._logger.info(
             "call refused",

@@ -68,6 +68,7 @@ HELP: Final = {
     "sessions_expired": "Calls that the clock ended, as nobody said that they are over.",
     "policy_applied": "Policies that came into force.",
     "policy_rejected": "Policies that were wrong; the one before stayed.",
+    "wall_clock_steps": "Times that the wall clock was set by a second or more, or the machine slept.",
 }
 
 

@@ -30,10 +30,12 @@ class Pulse:
         """To be called when every part has started."""
         self._collection.begin()
 
-    def beat(self, now: float) -> None:
-        """Measure how late this is; once a second, do what a second brings."""
+    def beat(self, now: float, when: float | None = None) -> None:
+        """Measure how late this is; once a second, do what a second brings. `when` is epoch seconds, if known."""
         self._stall = max(self._stall, now - self._last - BEAT_SECONDS)
         self._last = now
+        if when is not None:
+            self._readings.clock.look(now, when)
         if now - self._second >= 1.0:
             self._second = now
             self._readings.stall, self._stall = self._stall, 0.0

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from agent.calls.legs import TransitCounts
+from agent.ops.clock import ClockWatch
 from agent.ops.component import Component
 from agent.ops.log import Log
 from agent.policy.policy import LimitSpec, Mode, Policy
@@ -34,6 +35,10 @@ class Readings:
     started_at: float = field(default_factory=time.time)
     stall: float = 0.0
     transit: Mapping[tuple[str, str], TransitCounts] = field(default_factory=dict)
+    clock: ClockWatch = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.clock = ClockWatch(self.log)
 
     def counters(self) -> dict[str, int]:
         """Every count without a label, by name."""
@@ -52,6 +57,7 @@ class Readings:
             "sessions_expired": screening.sessions.expired,
             "policy_applied": self.changes.applied,
             "policy_rejected": self.changes.rejected,
+            "wall_clock_steps": self.clock.steps,
         }
         for component in self.components:
             counts.update(component.counters())
@@ -66,6 +72,8 @@ class Readings:
             except Exception as error:  # a part that cannot even say how it is must not hide the others
                 self.log.fault(error, f"health of {component.name}")
                 states[component.name] = (False, "does not say how it is")
+        if words := self.clock.words():
+            states["clock"] = True, words  # no part is ill for it, and no rollout is to end for it
         return states
 
 

@@ -20,7 +20,7 @@ from agent.records.rollup import ROLLUP_SECONDS, Counts, Look, roll_up
 from agent.records.rows import RowEncoder, plain_row
 from agent.records.settings import SpoolSettings
 from agent.records.spool_store import HOUSEKEEPING_SECONDS, Group, SpoolStore
-from agent.screening import Decision, Passed, passed
+from agent.screening import Decision, Passed, RefusedCall, passed, refused
 
 # After a failure; the queue holds what comes meanwhile.
 RETRY_SECONDS: Final = 1.0
@@ -46,12 +46,15 @@ class Watermark:
     sequence: int
 
 
+Waiting = Decision | Passed | RefusedCall
+
+
 @dataclass(slots=True)
 class _Queue:
     """What waits to be written, or is on its way: a new one begins with every group."""
 
-    refused: deque[Decision | Passed] = field(default_factory=deque)
-    allowed: deque[Decision | Passed] = field(default_factory=deque)
+    refused: deque[Waiting] = field(default_factory=deque)
+    allowed: deque[Waiting] = field(default_factory=deque)
     rollups: list[dict[str, object]] = field(default_factory=list)
     flushes: list[asyncio.Future[Watermark]] = field(default_factory=list)
     lost_refused: int = 0
@@ -122,7 +125,11 @@ class Spool:
         self._queue.allowed.extend(calls)
         self._ask()
 
-    def _add(self, queue: deque[Decision | Passed], one: Decision | Passed, size: int) -> None:
+    def put_refused(self, one: RefusedCall) -> None:
+        """The same for a call that nothing but a list refused."""
+        self._add(self._queue.refused, one, len(one[0]))
+
+    def _add(self, queue: deque[Waiting], one: Waiting, size: int) -> None:
         if (
             self._waiting >= self._records_max or self._waiting_bytes + size > self._bytes_max
         ) and not self._make_place(queue, size):
@@ -145,7 +152,7 @@ class Spool:
         self._sampled -= 1.0
         return True
 
-    def _make_place(self, queue: deque[Decision | Passed], size: int) -> bool:
+    def _make_place(self, queue: deque[Waiting], size: int) -> bool:
         """In a full queue a refused call takes the place of the oldest allowed ones; anything else is lost."""
         taken = self._queue
         self._overflows += 1
@@ -377,14 +384,14 @@ class Spool:
         )
         self._store.write(group, now, when)
 
-    def _lines(self, decisions: deque[Decision | Passed]) -> list[bytes]:
+    def _lines(self, decisions: deque[Waiting]) -> list[bytes]:
         """On the thread: one line of JSON each, in slices. Empties the queue, and so gives messages back as it goes."""
         lines = []
         slice_records = SLICE_RECORDS if len(decisions) < FLOOD_GROUP else FLOOD_SLICE
         while decisions:
             try:
                 one = decisions.popleft()
-                lines.append(self._encoder.row(passed(one) if isinstance(one, tuple) else one))
+                lines.append(self._encoder.row(_in_full(one)))
             except Exception:
                 self._unwritable += 1
             if not len(decisions) % slice_records:
@@ -426,3 +433,9 @@ class Spool:
 def _in_words(error: OSError) -> str:
     where = f" ({error.filename})" if error.filename else ""
     return f"{error.strerror or error}{where}"
+
+
+def _in_full(one: Waiting) -> Decision:
+    if not isinstance(one, tuple):
+        return one
+    return passed(one) if len(one) == 3 else refused(one)

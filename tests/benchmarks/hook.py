@@ -28,7 +28,7 @@ from agent.ingress.hook.server import MESSAGE_MAX, HookServer
 from agent.ingress.hook.settings import HookSettings
 from agent.ops.collection import Collection
 from agent.policy.compile import compile_policy
-from agent.screening import Decision, Passed, Screening
+from agent.screening import Decision, Passed, RefusedCall, Screening
 from agent.service import Service
 from sbcedge.policy.v1 import policy_pb2 as policy_pb
 from sbcedge.screening.v1 import screening_pb2 as pb
@@ -71,6 +71,9 @@ class NoRecords:
         pass
 
     def put_passed(self, calls: Sequence[Passed]) -> None:
+        pass
+
+    def put_refused(self, one: RefusedCall) -> None:
         pass
 
 

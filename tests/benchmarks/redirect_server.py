@@ -14,7 +14,7 @@ from agent.ingress.redirect.settings import Listen, RedirectSettings
 from agent.loading import open_list
 from agent.ops.collection import Collection
 from agent.policy.compile import compile_policy
-from agent.screening import Decision, Passed, Screening
+from agent.screening import Decision, Passed, RefusedCall, Screening
 from agent.service import Service
 from sbcedge.policy.v1 import policy_pb2 as pb
 
@@ -24,6 +24,9 @@ class NoRecords:
         pass
 
     def put_passed(self, calls: Sequence[Passed]) -> None:
+        pass
+
+    def put_refused(self, one: RefusedCall) -> None:
         pass
 
 

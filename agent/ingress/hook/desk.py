@@ -12,7 +12,7 @@ from agent.calls.attempts import AttemptEntry
 from agent.gate import GateKeeper
 from agent.identity.model import Verification
 from agent.ingress.hook import wire
-from agent.model import ALLOW, ParseError, Refuse, Reply
+from agent.model import ALLOW, ParseError, Refuse, Reply, Verdict
 from agent.policy.trunks import Trunk
 from agent.screening import Decision, Sender
 from agent.service import NOTHING_ADDED, Additions, Coming, Finding, Service
@@ -50,6 +50,7 @@ class Desk:
         self._writer = wire.ResponseWriter()
         self._gates = GateKeeper(service, self._sender)
         self._wall = 0.0  # of the message that the gate works on
+        self._plain = b""  # the message that was found plain last: it is asked about twice before it is answered
 
     def answer(self, request: wire.AnyRequest, patience: float = inf) -> bytes | Awaitable[bytes]:
         """The ScreenResponse to a request: DECISION_NOT_DECIDED for all that is not, cannot or failed to be decided.
@@ -83,12 +84,18 @@ class Desk:
     def gate_for(self, data: bytes) -> "Gate | None":
         """The compiled hot path, where there is one now and it can take this ScreenStreamRequest."""
         gate = self._gates.gate
-        return gate if gate is not None and gate.plain(data) >= 0 else None
+        if gate is None:
+            return None
+        if data is not self._plain:
+            if gate.plain(data) < 0:
+                return None
+            self._plain = data
+        return gate
 
     def answer_by(self, gate: "Gate", data: bytes, now: float) -> tuple[bytes, int]:
         """The responses to the first requests of a message, as many as may be answered at once, and where the next one
         begins. `now` is the time of requests that state none."""
-        began, self._wall = self._clock(), now
+        began, self._wall, self._plain = self._clock(), now, b""
         responses, end, count = b"", len(data), 0
         try:
             tail = self._writer.tail(self._service.policy.generation)
@@ -106,11 +113,21 @@ class Desk:
         """The response to a request that is not for the gate."""
         return self._answer(wire.read_request(data, self._wall), self._writer.framed, wire.framed)
 
-    def _ask(self, number: int, entry: AttemptEntry, raw: bytes, sender: Sender, when: float, signs: int) -> bytes:
-        """The response to a request that the gate cannot decide; `signs` is what the limits said, -1 if not asked."""
+    def _ask(
+        self,
+        number: int,
+        entry: AttemptEntry,
+        raw: bytes,
+        sender: Sender,
+        when: float,
+        signs: int,
+        listed: Verdict | None,
+    ) -> bytes:
+        """The response to a request that the gate cannot decide; `signs` is what the limits said, -1 if not asked,
+        `listed` how a list has the call refused."""
         self.requests += 1
         try:
-            decision = self._service.complete(entry, (raw, sender, when), None if signs < 0 else signs)
+            decision = self._service.complete(entry, (raw, sender, when), None if signs < 0 else signs, listed)
             if decision is None:
                 why = NOT_OURS
             else:

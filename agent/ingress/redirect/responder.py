@@ -22,7 +22,7 @@ from typing import Final, Generic, TypeVar
 from agent.calls.attempts import AttemptEntry, Seen
 from agent.gate import Passing
 from agent.identity.model import Verification
-from agent.model import Allow, Answer, Drop, ParseError, Refuse, Scan
+from agent.model import Allow, Answer, Drop, ParseError, Refuse, Scan, Verdict
 from agent.policy.policy import Policy
 from agent.policy.trunks import UNKNOWN, Trunk
 from agent.screening import Decision, Observation, Sender
@@ -167,13 +167,18 @@ class Responder(Generic[Destination]):
             return Passing(*PASS[trunk.pass_code])
         return None if trunk.returns_identity else Passing(MOVED, b"", trunk.next_hop.encode("ascii"))
 
-    def ask(self, entry: AttemptEntry, raw: bytes, sender: Sender, when: float, signs: int) -> bool | Rendered | None:
+    def ask(
+        self, entry: AttemptEntry, raw: bytes, sender: Sender, when: float, signs: int, listed: Verdict | None
+    ) -> bool | Rendered | None:
         """Decide what the compiled hot path cannot: an answer; True to let pass, None after a fault; False for silence.
 
-        `signs` is what the limits said, -1 where they were not asked.
+        `signs` is what the limits said, -1 where they were not asked; `listed` how a list has the call refused.
         """
         try:
-            decision = self._service.complete(entry, (raw, sender, when), None if signs < 0 else signs)
+            if listed is not None and not signs and isinstance(listed.action, Refuse):
+                self._service.refuse(entry, (raw, sender, when, listed))
+                return self._render(listed.action.answer)
+            decision = self._service.complete(entry, (raw, sender, when), None if signs < 0 else signs, listed)
             if decision is None:
                 return None
             action = decision.verdict.action

@@ -19,7 +19,7 @@ INVALID: Final = NumberKind.NANP_INVALID
 class DoNotOriginateRule:
     """Looks up the calling number on every list, in the order of the policy."""
 
-    __slots__ = ("_allow", "_allows", "_lookups", "_refuse", "_refuse_invalid", "_words", "enforcing")
+    __slots__ = ("_allow", "_allows", "_finds", "_lookups", "_refuse", "_refuse_invalid", "_words", "enforcing")
 
     name = NAME
 
@@ -30,6 +30,7 @@ class DoNotOriginateRule:
         self._allows = bool(spec.rule.allow)
         self._words: dict[tuple[str, DnoHit], str] = {}  # as many as the lists have assertions
         self._lookups = tuple((name, dno_list.lookup) for name, dno_list in spec.lists)
+        self._finds = tuple((name, dno_list.find) for name, dno_list in spec.lists)
         self._refuse_invalid = spec.refuse_invalid
 
     def check(self, attempt: CallAttempt, _now: float) -> Verdict | None:
@@ -44,14 +45,30 @@ class DoNotOriginateRule:
             return None
         return Verdict(self._refuse, NAME, Category.DO_NOT_ORIGINATE, why)
 
+    @property
+    def refuses_by_number(self) -> bool:
+        """Whether `on_number` is all that this rule has to say of a valid NANP number that is shown."""
+        return self.enforcing and not self._allows
+
+    def on_number(self, e164: int, when: float) -> Verdict | None:
+        """What `check` says of an attempt that shows this NANP number and has no other one."""
+        for name, find in self._finds:
+            hit = find(e164, when)
+            if hit is not None:
+                return Verdict(self._refuse, NAME, Category.DO_NOT_ORIGINATE, str(e164) + self._say(name, hit))
+        return None
+
+    def _say(self, name: str, hit: DnoHit) -> str:
+        words = self._words.get((name, hit))
+        if words is None:
+            words = self._words[name, hit] = _words(name, hit)
+        return words
+
     def _find(self, number: Number, when: float) -> str:
         for name, lookup in self._lookups:
             hit = lookup(number, when)
             if hit is not None:
-                words = self._words.get((name, hit))
-                if words is None:
-                    words = self._words[name, hit] = _words(name, hit)
-                return number.digits + words
+                return number.digits + self._say(name, hit)
         if number.kind is INVALID and self._refuse_invalid:
             return f"{number.digits} is not a valid NANP number: {judge(number.national).reason}"
         return ""
