@@ -47,8 +47,8 @@ ubuntu_keyring() { # prints a file that holds this key and no other one
 image() { # NAME PACKAGE...: prints the folder
     local folder=$IMAGES/$1 suite=${1%%-*} wanted from=()
     shift
-    # Every Ubuntu that was installed has libstdc++6, and Debian's apt brings it.
-    case "$suite" in jammy | noble) set -- libstdc++6 "$@" ;; esac
+    # What every installed Ubuntu has (by apt and python3), and a minimal one has not.
+    case "$suite" in jammy | noble) set -- libstdc++6 libffi8 "$@" ;; esac
     wanted=$(IFS=,; echo "systemd,systemd-sysv,dbus,iproute2,procps,ca-certificates${*:+,$*}")
     if [ ! -e "$folder/etc/os-release" ] || [ "$(cat "$folder.packages" 2>/dev/null)" != "$wanted" ]; then
         echo "# making the image $folder" >&2

@@ -3,8 +3,8 @@
 set -euo pipefail
 
 missing=()
-for package in kamailio kamailio-python3-modules kamailio-secsipid-modules nftables nghttp2-client postgresql secsipidx sip-tester \
-    tcpdump tshark; do
+for package in faketime kamailio kamailio-python3-modules kamailio-secsipid-modules nftables nghttp2-client postgresql \
+    secsipidx sip-tester tcpdump tshark; do
     dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q '^install ok installed' || missing+=("$package")
 done
 ((${#missing[@]})) || exit 0

@@ -117,7 +117,7 @@ class ControlLink:
         if (seconds := self._performer.stuck()) > STUCK_SECONDS:
             trouble.append(f"the disk has not answered for {seconds:.0f} s")
         if self._session.state is not State.OPEN:
-            trouble.insert(0, f"no controller since {day(self._away_since)}: {self._why}")
+            trouble.insert(0, f"no controller since {day(self._away_since)}: {self._why or 'it is gone'}")
         active = offers.active
         decides = f"generation {active.generation}" if active.generation else "the policy file"
         said = [words for words in trouble if words]

@@ -48,6 +48,11 @@ MARK_SECONDS: Final = 10.0
 REFUSALS_MAX: Final = 5
 """Of the same batch: then it is passed over, and reported. It stays in the spool."""
 
+NO_STREAM: Final = "no stream yet"
+NO_SPOOL: Final = "the spool is not open"
+BEGINNING: Final = ("", NO_STREAM, NO_SPOOL)
+"""What is said before anything went wrong."""
+
 REFUSED: Final = "refused by the controller"
 OTHER_EPOCH: Final = "under another epoch"
 _REFUSING: Final = (StatusCode.INVALID_ARGUMENT, StatusCode.FAILED_PRECONDITION)
@@ -112,7 +117,7 @@ class Uploader:
         """Begin; nothing is waited for."""
         self._stopping = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "upload")
-        self._trouble = "no stream yet"
+        self._trouble = NO_STREAM
         self._task = asyncio.create_task(self._run(), name="upload")
 
     async def stop(self, grace: float) -> None:
@@ -188,13 +193,16 @@ class Uploader:
     async def _spool_is_there(self) -> bool:
         """Wait for the spool, then for its mark. False when we stop before."""
         while not (epoch := self._spool.settled.epoch):
-            self._trouble = "the spool is not open"
+            self._trouble = NO_SPOOL
             await self._pause(LOOK_SECONDS)
             if self._stopping.is_set():
                 return False
         if self._mark.spool_epoch != epoch:
             self._mark = await self._in_thread(lambda: self._marks.load(epoch))
             self._spool.uploaded(self._mark.acked)
+            if not self._mark.sure:
+                with contextlib.suppress(OSError):  # its room is taken now: later the disk may be full
+                    await self._save(self._mark)
         return True
 
     async def _begin(self, stream: Stream) -> Flow:
@@ -220,9 +228,10 @@ class Uploader:
             self._spool.uploaded(self._mark.acked)
             raise _Anew
         self._streams += 1
-        self._trouble = ""
         self._backoff.opened(time.monotonic())
         self._acknowledged(theirs)
+        if self._trouble in BEGINNING or not self.behind:
+            self._trouble = ""  # else as soon as something has got there: a stream alone is no help
         return Flow(theirs, answer.window)
 
     async def _exchange(self, stream: Stream, flow: Flow, reader: BatchReader, is_over: Callable[[], bool]) -> None:
@@ -294,8 +303,14 @@ class Uploader:
 
     async def _announce(self, through: int) -> None:
         """Write down, before it is sent, what may have been sent."""
-        if through > self._mark.intent or not self._mark.sure:
+        if through <= self._mark.intent and self._mark.sure:
+            return
+        try:
             await self._save(replace(self._mark, intent=max(through, self._mark.intent)))
+        except OSError:
+            # A full disk from the first: without a mark none is wrong, and only what is uploaded makes room.
+            if self._mark.sure:
+                raise
 
     # --- listening
 
@@ -338,6 +353,7 @@ class Uploader:
 
     def _acknowledged(self, sequence: int) -> None:
         if sequence > self._mark.acked:
+            self._trouble = ""
             self._mark = replace(self._mark, acked=sequence)
             self._spool.uploaded(sequence)
 

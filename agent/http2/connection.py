@@ -14,6 +14,7 @@ from agent.http2.errors import Code, ConnectionFault, StreamFault
 from agent.http2.frames import ACK, END_HEADERS, END_STREAM, PADDED, PREFACE, Frame, FrameReader, Kind
 from agent.http2.headers import BlockReader, HeaderList, OversizedListFault
 from agent.http2.limits import BLOCK_BYTES, CONTINUATIONS, WINDOW_MAX, Floods, Limits
+from agent.http2.outgoing import FIRST_WINDOW, Outgoing
 from agent.http2.settings import PeerSettings, ours
 from agent.http2.streams import NOBODY, Event, Receiver, State, Stream
 
@@ -23,11 +24,6 @@ SLICE: Final = 128
 LEFT_MAX: Final = 1024
 """Streams remembered that we have reset: frames that were on their way are no error (RFC 9113 5.1)."""
 
-OUTGOING_WINDOW: Final = 65_535
-"""RFC 9113 6.9.2: of the connection at its beginning; nothing but WINDOW_UPDATE changes it."""
-
-_DATA: Final = int(Kind.DATA)
-_HEADERS: Final = int(Kind.HEADERS)
 _CODES: Final = {int(code): code for code in Code}  # an unknown one is no error (RFC 9113 7)
 
 Read = TypeVar("Read")
@@ -43,8 +39,6 @@ class Connection(Generic[Read]):
         self.streams: dict[int, Stream] = {}
         self.ended = False  # nothing more comes in; what is to be written is the last
         self.ready = False  # the peer has shown that he speaks HTTP/2
-        self.paused = False  # the transport takes no more
-        self.cramped = False  # there is more to send than went into one turn
         self.pings_answered = 0
         self._limits = limits
         self._accept = accept
@@ -53,6 +47,8 @@ class Connection(Generic[Read]):
         self._reader = FrameReader(limits.frame_bytes)
         self._floods = Floods(counts)
         self._peer = PeerSettings()
+        self.out = Outgoing(self._peer, limits.out_bytes, self._floods.useful)
+        self.out.put(ours(limits) + frames.window_update(0, limits.connection_window - FIRST_WINDOW))
         self._preface = PREFACE
         self._queue: deque[Frame] = deque()
         self._forsaken: set[int] = set()  # streams that frames in the queue reset
@@ -61,15 +57,6 @@ class Connection(Generic[Read]):
         self._left: dict[int, None] = {}
         self._leaving = False
         self._window = limits.connection_window
-        self._send_window = OUTGOING_WINDOW
-        self._stuck: dict[int, Stream] = {}  # with something that waits, the longest first
-        self._widened = False  # a window of the peer's, since something was tried
-        self._out: list[bytes] = [
-            ours(limits),
-            frames.window_update(0, limits.connection_window - OUTGOING_WINDOW),
-        ]
-        self._out_bytes = 0
-        self._block_prefix = b""
         self._now = 0.0
 
     # -- in ---------------------------------------------------------------------------------------------------------
@@ -111,14 +98,13 @@ class Connection(Generic[Read]):
             self._fail(fault)
         if not queue:
             self._forsaken.clear()
-        if self._stuck and (self._widened or self.cramped):
-            self._pump()
+        self.out.pump(self._all_sent)
         return self.busy
 
     @property
     def busy(self) -> bool:
         """Whether `work` has something to do."""
-        return bool(self._queue) or (self.cramped and not self.paused)
+        return bool(self._queue) or (self.out.cramped and not self.out.paused)
 
     @property
     def held(self) -> int:
@@ -145,7 +131,7 @@ class Connection(Generic[Read]):
         if self._window < 0:
             raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "more than the connection's window")
         if self._window < self._limits.connection_window >> 1:
-            self._put(frames.window_update(0, self._limits.connection_window - self._window))
+            self.out.put(frames.window_update(0, self._limits.connection_window - self._window))
             self._window = self._limits.connection_window
         stream = self.streams.get(number)
         if stream is None:
@@ -260,7 +246,7 @@ class Connection(Generic[Read]):
         self._named(number, what)
         self._floods.chatter("late frames", self._now)
         if number not in self._left:
-            self._put(frames.rst_stream(number, Code.STREAM_CLOSED))
+            self.out.put(frames.rst_stream(number, Code.STREAM_CLOSED))
 
     def _named(self, number: int, what: str) -> None:
         if number == 0 or number > self._highest or not number & 1:
@@ -290,10 +276,10 @@ class Connection(Generic[Read]):
         window = self._peer.window
         self._peer.apply(payload)
         if self._peer.shrunk:
-            self._block_prefix = b"\x20"  # we keep no table, and say so once (RFC 7541 4.2)
+            self.out.shrink_table()
         if self._peer.window != window:
             self._widen_all(self._peer.window - window)
-        self._put(frames.SETTINGS_ACK)
+        self.out.put(frames.SETTINGS_ACK)
 
     def _ping(self, flags: int, number: int, payload: bytes) -> None:
         if number:
@@ -304,7 +290,7 @@ class Connection(Generic[Read]):
         if flags & ACK:
             self.pings_answered += 1
         else:
-            self._put(frames.frame(Kind.PING, ACK, 0, payload))
+            self.out.put(frames.frame(Kind.PING, ACK, 0, payload))
 
     def _goaway(self, _flags: int, number: int, payload: bytes) -> None:
         if number:
@@ -316,13 +302,9 @@ class Connection(Generic[Read]):
     def _window_update(self, _flags: int, number: int, payload: bytes) -> None:
         increment = frames.increment_of(payload)
         self._floods.chatter("window updates", self._now)
-        self._widened = True
+        self.out.widened = True
         if not number:
-            if not increment:
-                raise ConnectionFault(Code.PROTOCOL_ERROR, "a window that widens by nothing")
-            self._send_window += increment
-            if self._send_window > WINDOW_MAX:
-                raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "the connection's window is too wide")
+            self.out.widen(increment)
             return
         self._named(number, "WINDOW_UPDATE")
         stream = self.streams.get(number)
@@ -336,7 +318,7 @@ class Connection(Generic[Read]):
 
     def _widen_all(self, by: int) -> None:
         """RFC 9113 6.9.2: a window may become negative by this."""
-        self._widened = True
+        self.out.widened = True
         for stream in self.streams.values():
             stream.send_window += by
             if stream.send_window > WINDOW_MAX:
@@ -346,66 +328,36 @@ class Connection(Generic[Read]):
 
     def take(self) -> bytes:
         """What is to be written now."""
-        if not self._out:
-            return b""
-        out, self._out, self._out_bytes = b"".join(self._out), [], 0
-        return out
+        return self.out.take()
 
     @property
     def has_unsent(self) -> bool:
         """Whether anything waits, here or for a window."""
-        return bool(self._out or self._stuck)
-
-    @property
-    def waiting_bytes(self) -> int:
-        """What `take` would give."""
-        return self._out_bytes
+        return bool(self.out.bytes or self.out.stuck)
 
     def respond(self, stream: Stream, head: bytes, body: bytes, trailers: bytes) -> None:
         """All that there is to say on a stream, at once."""
-        size = len(body)
-        if (
-            size > stream.send_window
-            or size > self._send_window
-            or size > self._peer.frame_bytes
-            or self._block_prefix
-            or not self._roomy
-        ):
+        if self.out.put_whole(stream, head, body, trailers):
+            self._close(stream)
+        else:
             self.begin(stream, head)
             self.send(stream, body)
             self.end(stream, trailers)
-            return
-        number, build = stream.number, frames.head
-        self._send_window -= size
-        whole = b"".join(
-            (
-                build(len(head), _HEADERS, END_HEADERS, number), head,
-                build(size, _DATA, 0, number), body,
-                build(len(trailers), _HEADERS, END_HEADERS | END_STREAM, number), trailers,
-            )
-        )  # fmt: skip
-        self._out.append(whole)
-        self._out_bytes += len(whole)
-        self._close(stream)
 
     def begin(self, stream: Stream, block: bytes) -> None:
         """The head of a response."""
-        self._put_block(stream, block, END_HEADERS)
+        self.out.put_block(stream, block, END_HEADERS)
 
     def send(self, stream: Stream, data: bytes) -> bool:
         """A part of the body; whether it is on its way as a whole. If not, `room` of its receiver says when it is."""
-        stream.waiting = stream.waiting + data if stream.waiting else data
-        if self._push(stream):
-            return True
-        self._stuck[stream.number] = stream
-        return False
+        return self.out.send(stream, data)
 
     def end(self, stream: Stream, block: bytes) -> None:
         """Trailers, or a response that is nothing else; behind what waits. Nothing may be sent after it."""
         if stream.waiting:
             stream.trailers = block
         else:
-            self._put_block(stream, block, END_HEADERS | END_STREAM)
+            self.out.put_block(stream, block, END_HEADERS | END_STREAM)
             self._close(stream)
 
     def reset(self, stream: Stream, code: Code) -> None:
@@ -420,18 +372,18 @@ class Connection(Generic[Read]):
         stream.taken += size
         if stream.taken >= self._limits.stream_window >> 1 and stream.open:
             stream.window += stream.taken
-            self._put(frames.window_update(stream.number, stream.taken))
+            self.out.put(frames.window_update(stream.number, stream.taken))
             stream.taken = 0
 
     def ping(self) -> None:
         """Ask for a sign of life."""
-        self._put(frames.frame(Kind.PING, 0, 0, bytes(8)))
+        self.out.put(frames.frame(Kind.PING, 0, 0, bytes(8)))
 
     def leave(self, code: Code = Code.NO_ERROR, why: str = "") -> None:
         """Take no more streams. Those that were begun go on."""
         if not (self._leaving or self.ended):
             self._leaving = True
-            self._put(frames.goaway(self._highest, code, why))
+            self.out.put(frames.goaway(self._highest, code, why))
 
     def close(self) -> None:
         """The transport is gone, or about to: every stream hears of it."""
@@ -439,7 +391,7 @@ class Connection(Generic[Read]):
         self._accept = _nobody  # no circle stays for the collector
         self._queue.clear()
         streams, self.streams = self.streams, {}
-        self._stuck.clear()
+        self.out.stuck.clear()
         for stream in streams.values():
             receiver, stream.receiver = stream.receiver, NOBODY
             stream.state, stream.waiting = State.CLOSED, b""
@@ -447,58 +399,14 @@ class Connection(Generic[Read]):
 
     def _fail(self, fault: ConnectionFault) -> None:
         self._counts["faults"] += 1
-        self._put(frames.goaway(self._highest, fault.code, fault.why))
+        self.out.put(frames.goaway(self._highest, fault.code, fault.why))
         self.close()
 
-    @property
-    def _roomy(self) -> bool:
-        return not self.paused and self._out_bytes < self._limits.out_bytes
-
-    def _put(self, data: bytes) -> None:
-        self._out.append(data)
-        self._out_bytes += len(data)
-
-    def _put_block(self, stream: Stream, block: bytes, flags: int) -> None:
-        if self._block_prefix:
-            block, self._block_prefix = self._block_prefix + block, b""
-        self._put(frames.head(len(block), _HEADERS, flags, stream.number) + block)
-
-    def _push(self, stream: Stream) -> bool:
-        """Send what the windows and this turn let go of what waits; whether nothing is left."""
-        data, at, size = stream.waiting, 0, len(stream.waiting)
-        while at < size:
-            length = min(size - at, stream.send_window, self._send_window, self._peer.frame_bytes)
-            if length <= 0:
-                break
-            if not self._roomy:
-                self.cramped = True
-                break
-            self._out.append(frames.head(length, _DATA, 0, stream.number))
-            self._put(data if length == size else data[at : at + length])
-            at += length
-            stream.send_window -= length
-            self._send_window -= length
-            self._floods.useful(1)
-        stream.waiting = data[at:] if at else data
-        return at == size
-
-    def _pump(self) -> None:
-        """Every stream that waits gets its turn, one after another, the one that got something to the end."""
-        self.cramped = self._widened = False
-        for number, stream in list(self._stuck.items()):
-            if number not in self._stuck:
-                continue  # it ended as another one was told of room
-            if self._push(stream):
-                del self._stuck[number]
-                if stream.trailers is not None:
-                    self.end(stream, stream.trailers)
-                else:
-                    stream.receiver.room()
-            elif self.cramped:
-                self._stuck[number] = self._stuck.pop(number)
-                break
-            elif self._send_window <= 0:
-                break
+    def _all_sent(self, stream: Stream) -> None:
+        if stream.trailers is not None:
+            self.end(stream, stream.trailers)
+        else:
+            stream.receiver.room()
 
     def _close(self, stream: Stream) -> None:
         """We have said all. A client who has not need not go on (RFC 9113 8.1)."""
@@ -512,11 +420,11 @@ class Connection(Generic[Read]):
         if len(self._left) >= LEFT_MAX:
             del self._left[next(iter(self._left))]
         self._left[number] = None
-        self._put(frames.rst_stream(number, code))
+        self.out.put(frames.rst_stream(number, code))
 
     def _forget(self, stream: Stream) -> None:
         self.streams.pop(stream.number, None)
-        self._stuck.pop(stream.number, None)
+        self.out.stuck.pop(stream.number, None)
         stream.waiting, stream.trailers = b"", None
         stream.receiver = NOBODY  # no circle stays for the collector
 

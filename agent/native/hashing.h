@@ -51,8 +51,14 @@ static inline uint64_t hash_text(const void *text, size_t length)
         SIP_ROUND(a, b, c, d);
         a ^= word;
     }
-    for (size_t i = 0; i < (length & 7); i++)
-        last |= (uint64_t)at[i] << (8 * i);
+    size_t rest = length & 7;
+    if (length > 7 && rest > 0) { /* the last eight bytes at once, without those that were taken: no loop to mispredict */
+        memcpy(&word, at + rest - 8, 8);
+        last |= word >> (64 - 8 * rest);
+    } else {
+        for (size_t i = 0; i < rest; i++)
+            last |= (uint64_t)at[i] << (8 * i);
+    }
     d ^= last;
     SIP_ROUND(a, b, c, d);
     a ^= last;

@@ -32,4 +32,4 @@ class ClockWatch:
 
     def words(self) -> str:
         """What became of it since the start; "" for nothing."""
-        return f"the wall clock was set {self.steps} times, by {self._total:+.0f} s in all" if self.steps else ""
+        return f"the wall clock was set {self.steps} times, by {round(self._total):+d} s in all" if self.steps else ""

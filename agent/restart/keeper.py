@@ -24,7 +24,10 @@ from agent.restart.state import Restored, Taking, restore, taking
 from agent.screening import Screening
 
 SHARE: Final = 50.0
-"""Between two snapshots passes at least so many times what one took: they get a fiftieth of the time at most."""
+"""Between two snapshots passes at least so many times what one kept calls waiting: a fiftieth of the time at most."""
+
+SELDOM: Final = 60.0
+"""Seconds that this may make of it, at most: an older one would be worth little."""
 
 LATE: Final = 60.0
 """Seconds after which a snapshot that is being written is a disk that hangs."""
@@ -72,6 +75,7 @@ class SnapshotKeeper:
         self._task: asyncio.Task[None] | None = None
         self._written = self._failed = self._left_out = self._size = 0
         self._took = 0.0  # seconds, the latest one
+        self._busy = 0.0  # of the event loop, the latest one
         self._begun: float | None = None  # monotonic, the one that is being written
         self._error = ""
 
@@ -128,7 +132,9 @@ class SnapshotKeeper:
             except Exception as error:  # what is kept for later must not end what runs
                 self._log.fault(error, "restart")
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._ending.wait(), max(self._settings.interval_seconds, SHARE * self._took))
+                await asyncio.wait_for(
+                    self._ending.wait(), max(self._settings.interval_seconds, min(SHARE * self._busy, SELDOM))
+                )
 
     async def _write(self, *, clean: bool) -> None:
         """One snapshot. A disk that does not take it is told of once per reason."""
@@ -136,15 +142,12 @@ class SnapshotKeeper:
         self._begun = began = time.monotonic()
         try:
             await self._aside(lambda: writer.begin(self._head(clean=clean)))
-            for take in taking(self._screening, time.monotonic):
-                if self._ending.is_set() and not clean:
-                    break
-                await self._aside(partial(_add, writer, take))
-            else:
-                await self._aside(writer.finish)
-                self._written += 1
-                self._size, self._left_out = writer.size, writer.left_out
-                self._error = ""
+            if not await self._add_all(writer, clean=clean):
+                return
+            await self._aside(writer.finish)
+            self._written += 1
+            self._size, self._left_out = writer.size, writer.left_out
+            self._error = ""
         except OSError as error:
             self._failed += 1
             if self._error != (why := error.strerror or str(error)):
@@ -153,6 +156,19 @@ class SnapshotKeeper:
         finally:
             self._took, self._begun = time.monotonic() - began, None
             await self._aside(writer.abandon)  # nothing, where it is finished
+
+    async def _add_all(self, writer: Writer, *, clean: bool) -> bool:
+        """False if the end came in between: the last one follows."""
+        steps, busy = taking(self._screening, time.monotonic), 0.0
+        while clean or not self._ending.is_set():
+            began = time.monotonic()
+            take = next(steps, None)
+            busy += time.monotonic() - began
+            if take is None:
+                self._busy = busy
+                return True
+            await self._aside(partial(_add, writer, take))
+        return False
 
     def _head(self, *, clean: bool) -> Head:
         now, screening = clocks(), self._screening

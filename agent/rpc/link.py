@@ -80,10 +80,10 @@ class Link(asyncio.Protocol):
         self._server.lost(self)
 
     def pause_writing(self) -> None:
-        self._connection.paused = True
+        self._connection.out.paused = True
 
     def resume_writing(self) -> None:
-        self._connection.paused = False
+        self._connection.out.paused = False
         self._come_again()
 
     # -- Host of calls ----------------------------------------------------------------------------------------------
@@ -100,7 +100,7 @@ class Link(asyncio.Protocol):
         """Implements Host."""
         if not self._in_turn:
             self._come_again()
-        elif self._connection.waiting_bytes >= EARLY_BYTES:
+        elif self._connection.out.bytes >= EARLY_BYTES:
             self._write()
 
     def next_turn(self, action: Callable[[], None]) -> None:
@@ -183,10 +183,10 @@ class Link(asyncio.Protocol):
             return
         if connection.busy:
             self._come_again()
-        self._read_or_not(not connection.busy and connection.waiting_bytes < self._server.limits.out_bytes)
+        self._read_or_not(not connection.busy and connection.out.bytes < self._server.limits.out_bytes)
 
     def _write(self) -> None:
-        if not self._connection.paused and self._transport is not None and (out := self._connection.take()):
+        if not self._connection.out.paused and self._transport is not None and (out := self._connection.take()):
             self._transport.write(out)
 
     def _read_or_not(self, reading: bool) -> None:

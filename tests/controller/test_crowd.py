@@ -1,12 +1,15 @@
-"""A fleet that comes back at once: 500 agents with their own certificates and connections."""
+"""A fleet that comes, and comes back, at once: 500 agents with their own certificates and connections."""
 
 import asyncio
+import random
 import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from grpc import aio
 
+from agent.control.backoff import Backoff
 from controller.store import StoreSettings
 from sbcedge.fleet.v1 import fleet_pb2 as fleet
 from tests.controller.agents import PlayedAgent, a_policy
@@ -15,6 +18,18 @@ from tests.fakes.controller_process import ControllerProcess
 AGENTS = 500
 AT_ONCE = 50
 """Enrolments, which are no part of what is tested."""
+
+
+async def comes_back(agent: PlayedAgent, stack: AsyncExitStack) -> int:
+    """As an agent does it, with its back-off. How many attempts failed."""
+    backoff, failed = Backoff(random.random), 0
+    while True:
+        await asyncio.sleep(backoff.failed(None, time.monotonic()))
+        try:
+            await stack.enter_async_context(agent.session("boot-1"))
+            return failed
+        except (aio.AioRpcError, AssertionError, asyncio.InvalidStateError, TimeoutError):
+            failed += 1
 
 
 @pytest.mark.slow
@@ -46,6 +61,18 @@ def test_500_agents_come_back_at_once_and_all_get_what_is_new(tmp_path: Path, st
                 ended = await operator.rollout_ends()
                 print(f"a policy is confirmed by all after {time.monotonic() - began:.1f} s")
                 assert (ended.state, dict(ended.phases)) == ("done", {"confirmed": AGENTS})
+                await asyncio.to_thread(controller.kill)
+                for session in sessions:
+                    session.call.cancel()
+            await controller.close()
+            await asyncio.to_thread(controller.start)
+            async with AsyncExitStack() as stack:
+                began = time.monotonic()
+                failures = await asyncio.gather(*(comes_back(agent, stack) for agent in agents))
+                took = time.monotonic() - began
+                print(f"after a kill all are back in {took:.1f} s; {sum(failures)} attempts failed")
+                assert sum(failures) < AGENTS, "no storm: at most one attempt of each fails, on average"
+                await controller.operator().sees(lambda seen: sum(a.connected for a in seen) == AGENTS)
             await controller.close()
 
     asyncio.run(main())

@@ -5,13 +5,16 @@
 SBC_TEST_DIES     "STEP" or "STEP:3": it kills itself with SIGKILL before that step of its work, the third time
 SBC_TEST_DEATH    a file that then holds the step
 SBC_TEST_HURRY    seconds of keepalive, and of the longest time between two attempts of an agent to connect
+SBC_TEST_CLOCK    anything: its clock is off, see tests/fakes/clocks.py
 
 The programs themselves know nothing of this.
 """
 
 import os
 import runpy
+import select
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -46,22 +49,23 @@ ROLLOUT_STEPS: Final = ("policy", "applied", "assign", "assigned", "report", "re
 
 def agent_dies(fate: Fate) -> None:
     """Everything that an agent makes durable."""
-    import agent.control.performing as performing
-    import agent.records.spool_files as spool_files
-    import agent.records.spool_store as spool_store
+    from agent.control import performing
     from agent.control.offers import Offers
     from agent.control.slots import Slots
     from agent.control.upload_flow import Flow
     from agent.control.upload_mark import MarkFile
+    from agent.records import spool_files
     from agent.records.spool import Spool
+    from agent.records.spool_files import OpenSegment
+    from agent.records.spool_store import SpoolStore
 
-    fate.before(spool_store.OpenSegment, "append", "append")
+    fate.before(OpenSegment, "append", "append")
     spool_files._write_all = half(fate, "half a group", spool_files._write_all, os.write)
     fate.after(spool_files, "_write_all", "sync")
-    fate.after(spool_store.OpenSegment, "append", "appended")
-    fate.before(spool_store.SpoolStore, "_segment", "segment")
-    fate.before(spool_store.OpenSegment, "seal", "seal")
-    fate.before(spool_store.SpoolStore, "_save_manifest", "manifest")
+    fate.after(OpenSegment, "append", "appended")
+    fate.before(SpoolStore, "_segment", "segment")
+    fate.before(OpenSegment, "seal", "seal")
+    fate.before(SpoolStore, "_save_manifest", "manifest")
     fate.before(MarkFile, "save", "mark")
     fate.after(MarkFile, "save", "marked")
     fate.before(Flow, "sent", "send")
@@ -126,20 +130,26 @@ def half_file(fate: Fate, write: Callable[..., None]) -> Callable[..., None]:
 
 def hurry(seconds: float) -> None:
     """What takes minutes takes seconds: finding out that nobody answers, and asking again."""
-    import agent.control.backoff as backoff
-    import agent.control.channels as channels
-    import controller.services.server as server
+    from agent.control import backoff, channels
+    from controller.services import server
 
     short = {
         "grpc.keepalive_time_ms": int(seconds * 1000),
-        "grpc.keepalive_timeout_ms": int(seconds * 1000),
-        "grpc.http2.min_recv_ping_interval_without_data_ms": int(seconds * 500),
+        "grpc.keepalive_timeout_ms": int(seconds * 8000),
+        "grpc.http2.ping_timeout_ms": int(seconds * 8000),
+        "grpc.http2.min_recv_ping_interval_without_data_ms": 10,  # pings bunch up on a busy machine
     }
-    channels.OPTIONS = tuple((name, short.get(name, value)) for name, value in channels.OPTIONS)  # type: ignore[misc]
+    channels.OPTIONS = tuple(  # type: ignore[misc,assignment]
+        (name, short.get(name, value)) for name, value in channels.OPTIONS
+    )
     options = server.server_options
     server.server_options = lambda connections: [(n, short.get(n, value)) for n, value in options(connections)]
     backoff.FIRST_SECONDS = min(seconds, 0.5)  # type: ignore[misc]
     backoff.LONGEST_SECONDS = seconds  # type: ignore[misc]
+
+
+def _sleep(seconds: float) -> None:
+    select.select([], [], [], seconds)
 
 
 def main() -> None:
@@ -150,6 +160,9 @@ def main() -> None:
         (agent_dies if program.startswith("agent.") else controller_dies)(fate)
     if seconds := os.environ.get("SBC_TEST_HURRY"):
         hurry(float(seconds))
+    if "SBC_TEST_CLOCK" in os.environ:
+        # libfaketime 0.9.10 has clock_nanosleep until a time of the monotonic clock sleep for the offset, too.
+        time.sleep = _sleep  # type: ignore[assignment]
     sys.argv = [program, *arguments]
     runpy.run_module(program, run_name="__main__")
 

@@ -225,9 +225,9 @@ def test_one_turn_sends_no_more_than_agreed_and_streams_take_turns() -> None:
     for stream in streams:
         connection.begin(stream, HEAD)
         connection.send(stream, bytes(50_000))
-    assert connection.waiting_bytes < 2 * 16_384 + 4000
+    assert connection.out.bytes < 2 * 16_384 + 4000
     turns = 0
-    while connection.cramped:
+    while connection.out.cramped:
         out = connection.take()
         assert len(out) < 2 * 16_384 + 4000
         connection.work(0.0)
@@ -239,11 +239,11 @@ def test_one_turn_sends_no_more_than_agreed_and_streams_take_turns() -> None:
 def test_a_transport_that_takes_no_more_is_given_no_bodies() -> None:
     served = Served()
     heard = served.ask(1)
-    served.connection.paused = True
+    served.connection.out.paused = True
     served.connection.respond(heard.stream, HEAD, b"answer", DONE)
     assert sent_on(served.say(), 1) == b""
     assert served.connection.has_unsent
-    served.connection.paused = False
+    served.connection.out.paused = False
     assert sent_on(served.say(), 1) == b"answer"
     assert not served.connection.has_unsent
 

@@ -147,7 +147,7 @@ ACTS = st.sampled_from(["respond", "send", "end", "reset", "credit", "pause", "r
 def act(served: Served, what: str) -> None:
     """Something that the server's side does meanwhile, on each of its streams that can still be spoken on."""
     connection = served.connection
-    connection.paused = what == "pause" or (connection.paused and what != "resume")
+    connection.out.paused = what == "pause" or (connection.out.paused and what != "resume")
     if what == "leave":
         connection.leave()
     for stream in list(connection.streams.values()):

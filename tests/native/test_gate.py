@@ -20,8 +20,12 @@ from agent.ingress.redirect.responder import Responder
 from agent.ingress.redirect.settings import Listen, RedirectSettings
 from agent.ingress.redirect.udp import UdpEndpoint, bound_socket
 from agent.model import ParseError
+from agent.numbers.dno import Assertion, DnoCategory
+from agent.numbers.dno_build import DnoBuilder
+from agent.numbers.listfile import encode, read_list
+from agent.numbers.ranges import parse_piece
 from agent.policy.compile import compile_policy
-from agent.screening import Decision, Screening
+from agent.screening import Decision, RefusedCall, Screening
 from agent.service import RecordSink, Service
 from agent.sip.scan import scan
 from agent.sip.tags import transaction_tag
@@ -221,6 +225,44 @@ def test_every_call_of_a_full_batch_gets_its_answer_whatever_their_lengths(host:
         assert sorted(scan(payload).call_id for payload in got) == sorted(scan(raw).call_id for raw in raws)
         assert {scan(payload).status for payload in got} == {404}
         assert side.endpoint.unsent == 0
+
+
+class Apart(Records):
+    """Keeps those apart that a list alone has refused."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.by_list: list[RefusedCall] = []
+
+    def put_refused(self, one: RefusedCall) -> None:
+        self.by_list.append(one)
+        super().put_refused(one)
+
+
+def test_a_listed_call_is_refused_by_its_number_alone_and_not_once_its_entry_has_expired() -> None:
+    policy = pb.Policy(
+        trunks=[pb.Trunk(id="plain", sources=["127.0.0.2"])],
+        do_not_originate=pb.DoNotOriginateRule(lists=["small"]),
+        limits=[pb.Limit(name="calling", scope=pb.SCOPE_CALLING, rate=10, burst=10)],
+    )
+    builder = DnoBuilder()
+    says = Assertion(DnoCategory.SUBSCRIBER_REQUEST, "registry", "example", WHEN, WHEN + START + 60.0)
+    builder.add(parse_piece("2015550100"), builder.assertion_id(says))
+    lists = {"small": read_list(memoryview(b"".join(encode(builder.finish(), 5, WHEN, "test"))), "test")}
+    with ExitStack() as stack:
+        side = Redirect(policy, stack, compiled=True)
+        side.service.screening.swap(compile_policy(policy, lists))
+        side.service._records = records = Apart()
+        caller = stack.enter_context(bound_socket(Listen("127.0.0.2", 0), socket.SOCK_DGRAM))
+        got = []
+        for raw, later in zip(invites(4), (0.0, 1.0, 59.0, 1.0), strict=True):
+            caller.sendto(raw, side.socket.getsockname())
+            side.serve(later)
+            got.append(next(scan(payload).status for payload, _ in recv_batch(caller.fileno(), 64) if payload))
+    assert got == [603, 603, 404, 404]
+    assert [one[3].rule for one in records.by_list] == ["do-not-originate"] * 2
+    assert [one.record().as_dict()["why"] for one in records.decisions[:1]] == [records.by_list[0][3].why]
+    assert side.failures == []
 
 
 def test_answers_that_cannot_leave_together_leave_one_by_one() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from agent.restart.files import BAD, SNAPSHOT
 from sbcedge.screening.v1 import screening_pb2 as pb
-from tests.fakes.agent_process import CONFIG, POLICY, AgentProcess, running
+from tests.fakes.agent_process import CONFIG, PATIENCE, POLICY, AgentProcess, running
 from tests.fakes.calls import invite
 from tests.fakes.waiting import until
 
@@ -25,7 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def waits(condition: Callable[[], bool]) -> None:
-    asyncio.run(until(condition))
+    asyncio.run(until(condition, PATIENCE))
 
 
 def ask(agent: AgentProcess, *invites: bytes) -> list[pb.ScreenResponse]:

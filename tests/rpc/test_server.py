@@ -222,7 +222,7 @@ def test_a_client_that_reads_nothing_costs_little_and_slows_nobody(tmp_path: Pat
                 assert time.monotonic() - began < 1.0
             (busy,) = [each for each in world.server._links if each._connection.streams]
             assert busy._transport is not None
-            assert busy._transport.get_write_buffer_size() + busy._connection.waiting_bytes < 1 << 20
+            assert busy._transport.get_write_buffer_size() + busy._connection.out.bytes < 1 << 20
             assert sum(len(stream.waiting) for stream in busy._connection.streams.values()) < rounds * 17_000
 
     asyncio.run(run())

