@@ -1,4 +1,4 @@
-"""Bits that flip on an agent's disk, a list that is cut again and again, an old backup, a copied machine."""
+"""Bits that flip on an agent's disk, a list that is cut again and again, a copied machine."""
 
 import asyncio
 import shutil
@@ -131,41 +131,6 @@ def test_a_list_that_is_cut_in_every_chunk_comes_whole_and_nothing_comes_twice(f
             assert way.attempts - before >= len(content) // CHUNK
             assert await agent.counter("controller_fetched_bytes") == len(content)
             assert await listed(agent, many(60_000)[-1])
-
-    asyncio.run(main())
-
-
-@pytest.mark.slow
-def test_a_controller_that_was_put_back_to_an_older_list_does_not_take_agents_back_with_it(folder: Path) -> None:
-    async def main() -> None:
-        old, new = many(3), many(6)
-        async with a_fleet(folder) as (controller, (agent,)):
-            await imports(controller, dno(old))
-            await agent.start()
-            await controller.operator().apply(LISTED)
-            await agent.decides_by("listed")
-            await controller.operator().rollout_ends(1)
-            controller.kill()
-            await controller.close()
-            shutil.copytree(folder / "c", folder / "backup")
-            await asyncio.to_thread(controller.start)
-            generation = (await imports(controller, dno(new, generation=2))).list.generation
-            assert generation == 2
-            ended = await controller.operator().rollout_ends(2)
-            assert ended.state == "done", ended.why  # until then the agent may go back
-            assert await listed(agent, new[-1])
-            controller.kill()
-            await controller.close()
-            shutil.rmtree(folder / "c")
-            shutil.copytree(folder / "backup", folder / "c")
-            await asyncio.to_thread(controller.start)
-            await controller.operator().sees(lambda seen: seen[0].connected and seen[0].offer_phase == "rejected")
-            shown = (await controller.operator().fleet.ListAgents(fleet.ListAgentsRequest())).agents[0]
-            assert "artifacts[0].generation" in str(shown), "an operator sees why"
-            assert await listed(agent, new[-1]), "it goes by the newer list"
-            await agent.kill()
-            await agent.start()
-            assert await listed(agent, new[-1])
 
     asyncio.run(main())
 
