@@ -31,6 +31,9 @@ PROOF_SECONDS: Final = 120.0
 NAMED: Final = 5
 """Agents that a reason names."""
 
+ABOUT_US: Final = frozenset({"quota", "upload"})
+"""Parts of an agent that are ill when controllers are away or start again: no generation is to blame for that."""
+
 REFUSED: Final = (OfferPhase.REJECTED, OfferPhase.ROLLED_BACK)
 
 
@@ -143,7 +146,7 @@ def _ails(member: Member, rollout: Rollout, now: float) -> str:
     if member.health is None or not _decides(member, generation):
         return ""
     before = before_from(memory, member.id)
-    new = [part for part in sorted(member.health.trouble) if part not in before.trouble]
+    new = [part for part in sorted(member.health.trouble) if part not in before.trouble | ABOUT_US]
     if new:
         return f"is not well: {new[0]}: {member.health.trouble[new[0]]}"
     rise = _risen([(member.health, before)], plan)

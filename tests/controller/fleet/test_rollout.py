@@ -316,6 +316,15 @@ def test_a_step_lasts_as_long_as_the_soak_even_if_agents_confirm_at_once() -> No
     assert fleet.state == "rolled-back"
 
 
+@pytest.mark.parametrize("part", ["upload", "quota"])
+def test_no_generation_is_to_blame_for_what_a_controller_that_starts_again_does_to_agents(part: str) -> None:
+    fleet = Fleet(1, RolloutPlan(AT_ONCE, 0.0, 0.2))
+    fleet.think()
+    fleet.confirms("a000", trouble={part: "UNAVAILABLE"})
+    fleet.think(1)
+    assert fleet.state == "done"
+
+
 def test_after_a_restart_of_the_controller_those_who_are_on_their_way_back_are_waited_for() -> None:
     fleet = Fleet(3, RolloutPlan(AT_ONCE, 0.0, 0.2))
     everybody = fleet.think()

@@ -71,7 +71,7 @@ def test_bits_that_flip_in_policy_list_and_spool_cost_what_they_hit_and_are_put_
                 await agent.decides_by(name)
             controller.kill()
             await controller.close()
-            await agent.calls(400, "before")
+            await agent.calls(1200, "before")
             await agent.kill()
             control = agent.folder / "control"
             newest = next(control / name for name in SLOTS if b"listed-2" in (control / name).read_bytes())

@@ -49,7 +49,8 @@ def test_strangers_get_no_further_than_the_handshake(folder: Path) -> None:
                 channel = controller.channel(port="agents", key=key, chain=chain)
                 assert await code_of(renewal(channel)) is StatusCode.UNAVAILABLE
             own = played(agent)
-            await renewal(own.channel())  # who belongs here is heard
+            said = await code_of(renewal(own.channel()))
+            assert said is StatusCode.PERMISSION_DENIED, "who belongs here is heard, and told what is wrong with it"
             nobody = controller.operator("x").fleet.ListAgents(fleet.ListAgentsRequest())
             assert await code_of(nobody) is StatusCode.UNAUTHENTICATED
 
