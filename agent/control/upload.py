@@ -201,8 +201,8 @@ class Uploader:
             self._mark = await self._in_thread(lambda: self._marks.load(epoch))
             self._spool.uploaded(self._mark.acked)
             if not self._mark.sure:
-                with contextlib.suppress(OSError):  # its room is taken now: later the disk may be full
-                    await self._save(self._mark)
+                with contextlib.suppress(OSError):  # later the disk may be full
+                    await self._in_thread(self._marks.reserve)
         return True
 
     async def _begin(self, stream: Stream) -> Flow:

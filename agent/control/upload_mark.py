@@ -11,6 +11,8 @@ Blocks; runs on the uploader's thread.
 import os
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -24,6 +26,7 @@ _CRC: Final = struct.Struct("<I")
 _SLOT_BYTES: Final = _SLOT.size + _CRC.size
 _SPACING: Final = 512
 """A disk writes a sector whole or not at all."""
+_FILE_BYTES: Final = _SPACING + _SLOT_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,21 +69,34 @@ class MarkFile:
             return Mark(spool_epoch, spool_epoch)
         return replace(marks[0], sure=len(found) == 2)
 
+    def reserve(self) -> None:
+        """Take the room that marks need, while there is some. Says nothing of what was sent. Raises OSError."""
+        with self._opened() as file:
+            size = os.fstat(file).st_size
+            if size < _FILE_BYTES:
+                os.pwrite(file, bytes(_FILE_BYTES - size), size)
+                os.fdatasync(file)
+
     def save(self, mark: Mark) -> Mark:
         """Write it, durably; it is `sure` from now on. Raises OSError, and then the one before stands."""
-        path = self._directory / NAME
-        made = not path.exists()
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
-        try:
+        with self._opened() as file:
             for _ in range(1 if mark.sure else 2):
                 os.pwrite(file, _written(self._generation + 1, mark), (self._generation + 1) % 2 * _SPACING)
                 os.fdatasync(file)
                 self._generation += 1
+        return replace(mark, sure=True)
+
+    @contextmanager
+    def _opened(self) -> Iterator[int]:
+        path = self._directory / NAME
+        made = not path.exists()
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+        try:
+            yield file
         finally:
             os.close(file)
         if made:
             sync_directory(self._directory)
-        return replace(mark, sure=True)
 
 
 def _written(generation: int, mark: Mark) -> bytes:

@@ -2,6 +2,8 @@
 
 # ruff: noqa: ARG002, N802  (names and arguments are those of the contract)
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Final
 
@@ -9,7 +11,7 @@ from controller.artifacts.importing import Importer, ListName
 from controller.artifacts.kinds import kind_of
 from controller.artifacts.lookup import Lookup
 from controller.artifacts.settings import ArtifactSettings, Source
-from controller.errors import Invalid
+from controller.errors import ControllerError, Invalid
 from controller.fleet.spread import UNUSED, ListAtAgent, spread
 from controller.model import Artifact, FetchState
 from controller.services.caller import act
@@ -20,6 +22,9 @@ from sbcedge.fleet.v1 import fleet_pb2 as pb
 from sbcedge.fleet.v1 import fleet_pb2_grpc as pb_grpc
 
 CHUNK_MAX: Final = 256 << 10
+
+HEAR_OUT_SECONDS: Final = 5.0
+"""Some hundred megabytes on a local network; who sends more than that is cut off."""
 
 
 class ListService(pb_grpc.ListServiceServicer):
@@ -48,7 +53,11 @@ class ListService(pb_grpc.ListServiceServicer):
             raise Invalid("", "nothing was sent")
         not_after = epoch(first.not_after) if first.HasField("not_after") else None
         wanted = ListName(first.kind, first.name, not_after)
-        taken = await self._importer.take(wanted, _chunks(first, stream), act)
+        try:
+            taken = await self._importer.take(wanted, _chunks(first, stream), act)
+        except ControllerError:
+            await _hear_out(stream)
+            raise
         policy = taken.policy.info.generation if taken.policy is not None else 0
         return pb.ImportListResponse(list=list_to(taken.artifact), unchanged=taken.unchanged, policy_generation=policy)
 
@@ -87,6 +96,15 @@ async def _chunks(first: pb.ImportListRequest, rest: AsyncIterator[pb.ImportList
         if (request.kind and request.kind != first.kind) or (request.name and request.name != first.name):
             raise Invalid("name", "is another one than that of the first message")
         yield _data(request)
+
+
+async def _hear_out(stream: AsyncIterator[pb.ImportListRequest]) -> None:
+    """Take what is still coming of a list that is refused, and forget it: gRPC's client loses the reason, and says
+    "internal error", if it is cut off while it writes."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(HEAR_OUT_SECONDS):
+            async for _ in stream:
+                pass
 
 
 def _data(request: pb.ImportListRequest) -> bytes:
