@@ -23,6 +23,7 @@ from tests.controller.agents import PlayedAgent, a_controller
 from tests.fakes import agent_process
 from tests.fakes.agent_process import AgentProcess, start_agent
 from tests.fakes.calls import invite
+from tests.fakes.waiting import until
 from tests.integration.peers import free_port
 
 CONFIG = """\
@@ -202,7 +203,7 @@ def test_a_managed_agent_counts_by_its_share_and_tells_how_large_it_is(tmp_path:
                         said = await asyncio.to_thread(screened, running, 20)
                 detail = (await asyncio.to_thread(running.component, "quota")).detail
                 assert detail.startswith("1 of 1 keys leased, term 1")
-                assert (folder / "control" / "quota.json").exists()
+                await until((folder / "control" / "quota.json").exists)
 
     asyncio.run(main())
 
