@@ -198,6 +198,8 @@ def _kamailio_us(net: Wire, folder: Path, core: int, refusal: str) -> float:
     with ExitStack() as stack:
         behind = stack.enter_context(Namespace("kamailio"))
         join(net.caller, "caller1", behind, "kamailio0")
+        # A namespace that ends loses its links some time later, and the next Kamailio is to have one of that name.
+        stack.callback(net.caller.ip, "link", "del", "caller1")
         net.caller.address("caller1", "198.51.100.2/24")
         behind.address("kamailio0", "198.51.100.1/24")
         behind.ip("route", "add", "192.0.2.0/24", "dev", "kamailio0")
