@@ -104,7 +104,7 @@ def test_an_agent_that_moves_leaves_nothing_behind(tmp_path: Path, postgres_sett
                 async with agent.session() as new:
                     goodbye = await old.hears("goodbye")
                     assert goodbye.problem.message == "another session of this agent has begun"
-                    assert first.parts.sessions.agents() == frozenset()
+                    await until(lambda: first.parts.sessions.agents() == frozenset())
                     await new.is_well()
                     await first.operator().sees(lambda seen: seen[0].connected)
 

@@ -67,7 +67,8 @@ class PostgresServer:
                 return
             except psycopg.OperationalError:
                 if time.monotonic() > deadline or self._process.poll() is not None:
-                    raise AssertionError((self.folder / "log").read_text()) from None
+                    said = (self.folder / "log").read_text()
+                    raise AssertionError(f"exit code {self._process.poll()}: {said}") from None
                 time.sleep(0.02)
 
     def _options(self) -> list[str]:
