@@ -122,18 +122,26 @@ boot() {
 }
 
 halt() {
+    end_callers
     [ -z "$leader" ] || x systemctl poweroff --no-block >/dev/null 2>&1
     for _ in $(seq 200); do kill -0 "$npid" 2>/dev/null || break; sleep 0.1; done
     leader=
 }
 
+# Programs of ours in its network (a sipp in the background) are not its own, and would stay.
+end_callers() {
+    local child network
+    [ -n "$leader" ] || return 0
+    network=$(readlink "/proc/$leader/ns/net")
+    for child in $(pgrep -x sipp); do
+        [ "$(readlink "/proc/$child/ns/net")" != "$network" ] || kill "$child"
+    done
+}
+
 end() {
     local child
     for child in $(jobs -p); do [ "$child" = "$npid" ] || kill "$child" 2>/dev/null; done
-    # Programs of ours in its network (a sipp in the background) are not its own, and would stay.
-    [ -z "$leader" ] || network=$(readlink "/proc/$leader/ns/net") && for child in $(pgrep -x sipp); do
-        [ "$(readlink "/proc/$child/ns/net")" != "$network" ] || kill "$child"
-    done
+    end_callers
     [ -z "$leader" ] || kill -s RTMIN+4 "$leader" 2>/dev/null
     for _ in $(seq 100); do kill -0 "${npid:-0}" 2>/dev/null || break; sleep 0.1; done
     [ -z "$npid" ] || kill -9 "$npid" 2>/dev/null
