@@ -23,6 +23,19 @@ def postgres() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture
+def own_server() -> Iterator[PostgresServer]:
+    """One that a test may stop, and that waits for the disk as a real one does."""
+    if binaries() is None:
+        pytest.skip(MISSING)
+    server = PostgresServer(durable=True)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture
 def sqlite_settings(tmp_path: Path) -> StoreSettings:
     """A file of the test's own."""
     return StoreSettings(tmp_path / "state.db")

@@ -3,12 +3,11 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.fakes.postgres import MISSING, PostgresServer, binaries
+from tests.fakes.postgres import PostgresServer
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -30,23 +29,11 @@ def sound(result: dict[str, object], lives: int) -> None:
     assert 0 < result["killed_before_open"] < lives
 
 
-@pytest.fixture
-def durable() -> Iterator[PostgresServer]:
-    if binaries() is None:
-        pytest.skip(MISSING)
-    server = PostgresServer(durable=True)
-    try:
-        server.start()
-        yield server
-    finally:
-        server.remove()
-
-
 @pytest.mark.slow
 def test_kills_of_a_controller_on_sqlite_lose_nothing_that_was_acknowledged() -> None:
     sound(killed(60, 20261123), 60)
 
 
 @pytest.mark.slow
-def test_kills_of_a_controller_on_postgresql_lose_nothing_that_was_acknowledged(durable: PostgresServer) -> None:
-    sound(killed(30, 20261124, durable.url("postgres")), 30)
+def test_kills_of_a_controller_on_postgresql_lose_nothing_that_was_acknowledged(own_server: PostgresServer) -> None:
+    sound(killed(30, 20261124, own_server.url("postgres")), 30)

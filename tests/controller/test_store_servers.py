@@ -20,23 +20,10 @@ from controller.store.leadership import LEASE, fence
 from controller.store.postgres import LEADER_LOCK
 from tests.controller.stores import JANE, PLAN, WHEN, draft, opened
 from tests.fakes.disks import fill, small_disk
-from tests.fakes.postgres import MISSING, PostgresServer, binaries
+from tests.fakes.postgres import PostgresServer
 from tests.fakes.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture
-def own_server() -> Iterator[PostgresServer]:
-    """One that a test may stop."""
-    if binaries() is None:
-        pytest.skip(MISSING)
-    server = PostgresServer(durable=True)
-    try:
-        server.start()
-        yield server
-    finally:
-        server.remove()
 
 
 async def until_leading(store: Store, seconds: float) -> int:

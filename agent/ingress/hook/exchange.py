@@ -8,6 +8,7 @@ Long messages are answered in slices, with other clients' turns between them.
 """
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from math import inf
 from typing import Final, Protocol
@@ -38,7 +39,7 @@ class Exchange(Protocol):
     def finish(self) -> None: ...
 
 
-class _Sliced:
+class _Sliced(ABC):
     """Does the work that a message makes, slice by slice. `slices` yields where others may have their turn."""
 
     def __init__(self, desk: Desk, call: Call, on_over: Callable[[Exchange], None]) -> None:
@@ -51,18 +52,20 @@ class _Sliced:
         self._fault: tuple[Status, str] | None = None
         call.wait()
 
+    @abstractmethod
     def finish(self) -> None:
-        raise NotImplementedError
+        """End the stream in peace."""
 
+    @abstractmethod
     def slices(self, data: bytes) -> Iterator[None]:
-        raise NotImplementedError
+        """The work that a message makes."""
 
     def has_room(self) -> bool:
         return True
 
+    @abstractmethod
     def settle(self) -> None:
         """Send what is there to be sent, and end the call when that was all."""
-        raise NotImplementedError
 
     def message(self, data: bytes) -> None:
         """Implements Conversation."""

@@ -1,7 +1,6 @@
 """What callers are told when something is the matter, and what bounds the gate sets: over real mTLS."""
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ from controller.store import StoreSettings
 from sbcedge.control.v1 import control_pb2 as pb
 from sbcedge.fleet.v1 import fleet_pb2 as fleet
 from tests.controller.agents import PATIENCE, a_controller, a_policy
-from tests.fakes.postgres import MISSING, PostgresServer, binaries
+from tests.fakes.postgres import PostgresServer
 
 
 @pytest.mark.parametrize(
@@ -157,19 +156,6 @@ def test_a_message_that_is_too_long_is_refused(tmp_path: Path) -> None:
             ]
 
     asyncio.run(main())
-
-
-@pytest.fixture
-def own_server() -> Iterator[PostgresServer]:
-    """One that the test may stop."""
-    if binaries() is None:
-        pytest.skip(MISSING)
-    server = PostgresServer(durable=True)
-    try:
-        server.start()
-        yield server
-    finally:
-        server.remove()
 
 
 @pytest.mark.slow
