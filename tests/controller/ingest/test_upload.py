@@ -13,7 +13,7 @@ from agent.records.segment import Kind, SegmentHeader, _encode_batch, encode_bat
 from controller.archive.layout import DROPPED
 from tests.controller.agents import a_controller
 from tests.controller.archive.lines import call, text_of
-from tests.controller.ingest.uploads import FAST, a_host, archive_of, archived, duplicates
+from tests.controller.ingest.uploads import FAST, a_host, archive_of, archived, bytes_in, duplicates
 from tests.fakes.waiting import until
 
 
@@ -92,7 +92,7 @@ def test_what_was_dropped_while_the_controller_was_away_is_a_gap_without_the_ref
                 await host.uploader.stop(1.0)
                 for _ in range(40):
                     await host.put(200, long=True)
-                await until(lambda: host.spool.counters()["spool_bytes"] < 80_000)
+                await until(lambda: bytes_in(tmp_path / "spool") < 80_000)
                 await host.uploader.start()
                 await host.uploaded()
                 rows = await archive_of(controller, tmp_path / "c")
@@ -116,7 +116,7 @@ def test_uploaded_segments_go_first_and_are_no_loss(tmp_path: Path) -> None:
                 for _ in range(5):
                     await host.put(720, long=True)
                     await host.uploaded()
-                await until(lambda: host.spool.counters()["spool_bytes"] < 80_000)
+                await until(lambda: bytes_in(tmp_path / "spool") < 80_000)
                 assert host.spool.dropped_ranges == ()
                 assert host.spool.counters()["spool_dropped_records"] == 0
                 assert len(await archive_of(controller, tmp_path / "c")) == 3600
