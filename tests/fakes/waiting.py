@@ -10,7 +10,7 @@ from typing import Final
 POLL_SECONDS: Final = 0.002
 
 
-async def until(condition: Callable[[], bool], timeout: float = 5.0) -> None:
+async def until(condition: Callable[[], bool], timeout: float = 20.0) -> None:
     """Return as soon as `condition()` holds; AssertionError that names it when `timeout` seconds have gone by."""
     deadline = time.monotonic() + timeout
     while not condition():
