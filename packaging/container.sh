@@ -104,7 +104,7 @@ boot() {
     (
         [ -z "$cg" ] || echo "$BASHPID" >"$cg/cgroup.procs"
         SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 exec systemd-nspawn -q -D "$w/m" -M "$name" --register=no --keep-unit \
-            --private-network --system-call-filter=@memlock --console=pipe -b </dev/null >"$w/console" 2>&1
+            --private-network --capability=CAP_BPF --system-call-filter="bpf @memlock" --console=pipe -b </dev/null >"$w/console" 2>&1
     ) &
     npid=$! leader=
     local state
