@@ -15,6 +15,7 @@ from agent.model import ConfigError, ConfigErrors
 from agent.policy.policy import Policy
 
 USER: Final = "sbc-edge"
+AS_ROOT: Final = "run it as root"
 
 
 def read_configuration(path: Path) -> tuple[Config | None, list[Finding]]:
@@ -22,9 +23,7 @@ def read_configuration(path: Path) -> tuple[Config | None, list[Finding]]:
     try:
         return load_config(path), [ok("configuration", f"{path} is right")]
     except ConfigError as error:
-        if not path.exists():
-            return None, [fault("configuration", f"there is no {path}", "sbc-agent setup")]
-        return None, _faults("configuration", path, error)
+        return None, _faults("configuration", path, error, "sbc-agent setup")
 
 
 def read_rules(config: Config) -> tuple[Policy | None, list[Finding]]:
@@ -33,15 +32,20 @@ def read_rules(config: Config) -> tuple[Policy | None, list[Finding]]:
     try:
         policy = load_policy(file)
     except ConfigError as error:
-        if not file.exists():
-            return None, [fault("policy", f"there is no {file}", f"sbc-agent policy init {file}")]
-        return None, _faults("policy", file, error)
+        return None, _faults("policy", file, error, f"sbc-agent policy init {file}")
     return policy, [ok("policy", f"{file} is right, generation {policy.generation}"), *_substance(policy)]
 
 
-def _faults(about: str, path: Path, error: ConfigError) -> list[Finding]:
+def _faults(about: str, path: Path, error: ConfigError, made_by: str) -> list[Finding]:
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return [fault(about, f"there is no {path}", made_by)]
+    except OSError:
+        pass  # the error says it
+    advice = "mend it" if os.access(path, os.R_OK) else AS_ROOT
     errors = error.errors if isinstance(error, ConfigErrors) else (error,)
-    return [fault(about, str(one) if one.field == str(path) else f"{path}: {one}", "mend it") for one in errors]
+    return [fault(about, str(one) if one.field == str(path) else f"{path}: {one}", advice) for one in errors]
 
 
 def _substance(policy: Policy) -> Iterator[Finding]:
