@@ -75,7 +75,7 @@ version_of() { # NEW VERSION OUT: the same package under another version number
     sed -i "s/^Version: .*/Version: $2/" "$site/sbc_edge_agent-$was.dist-info/METADATA"
     mv "$site/sbc_edge_agent-$was.dist-info" "$site/sbc_edge_agent-$2.dist-info"
     rm -f "$tree/DEBIAN/md5sums"
-    dpkg-deb -Zgzip -z1 -b "$tree" "$3" >/dev/null
+    dpkg-deb -Znone -b "$tree" "$3" >/dev/null
     rm -rf "$tree"
 }
 
