@@ -15,6 +15,7 @@ from agent.model import ConfigError, ConfigErrors
 from agent.policy.policy import Policy
 
 USER: Final = "sbc-edge"
+STATE: Final = Path("/var/lib/sbc-edge-agent")
 AS_ROOT: Final = "run it as root"
 
 
@@ -73,6 +74,27 @@ def readable(config: Config, path: Path, user: str = USER) -> Iterator[Finding]:
                 f"the service's user {user} may not read {file}: {blocked} has mode {_mode(blocked)}",
                 f"chgrp {grp.getgrgid(account.pw_gid).gr_name} {blocked} && chmod g+{_bits(blocked)} {blocked}",
             )
+
+
+def writable(config: Config, user: str = USER) -> Iterator[Finding]:
+    """Whether records and counts are the service's: an agent that root ran by hand leaves files that it may not write.
+    Nothing is said where there is no such user, or we may not look."""
+    try:
+        account = pwd.getpwnam(user)
+    except KeyError:
+        return
+    records = config.records.directory if config.records is not None else None
+    for folder in (records, config.restart.directory or STATE / "restart"):
+        try:
+            if folder is None:
+                continue
+            files = [path for path in folder.iterdir() if path.is_file()]  # lost+found is root's
+            foreign = any(path.stat().st_uid != account.pw_uid for path in (folder, *files))
+        except OSError:
+            continue  # not there yet, or going
+        if foreign:
+            words = f"{folder}: something is not of the service's user {user}: was the agent run by hand, as root?"
+            yield fault("permissions", words, f"chown -R {user}: {folder}")
 
 
 def blocking(file: Path, uid: int, groups: set[int]) -> Path | None:
