@@ -253,8 +253,8 @@ def check_source(path: Path) -> None:
     try:
         text = path.read_text("utf-8")
     except FileNotFoundError:
-        words = "is not there: `sbc-agent setup --repository URL --key FILE` names the repository to upgrade from"
-        raise HostError(f"{path} {words}") from None
+        words = "there is no repository to upgrade from: `sbc-agent setup --repository URL --key FILE` names one"
+        raise HostError(f"{path}: {words}") from None
     except (OSError, ValueError) as error:
         raise HostError(f"{path}: cannot be read: {error}") from None
     names = {line.split(":", 1)[0].strip().lower() for line in text.splitlines() if ":" in line and line[:1] != "#"}
