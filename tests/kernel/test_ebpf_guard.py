@@ -25,6 +25,11 @@ SHORTEST = 54  # the kernel runs no program on less than the header that the typ
 PREFIXES = {4: bytes(4 * [0]), 6: bytes(16)}
 
 
+def _clock(seconds: float) -> int:
+    """What the kernel's clock shows in so many seconds; a machine may have been up for less than it is to go back."""
+    return max(0, time.monotonic_ns() + round(seconds * SECOND))
+
+
 class Loaded:
     """The program of one way, and its maps."""
 
@@ -38,15 +43,14 @@ class Loaded:
 
     def alive(self, seconds: float = 3600.0) -> None:
         """It works for so long."""
-        self.maps[guard.CONTROL].set(bytes(4), guard.TIME.pack(time.monotonic_ns() + round(seconds * SECOND)))
+        self.maps[guard.CONTROL].set(bytes(4), guard.TIME.pack(_clock(seconds)))
 
     def bucket(self, seconds: float, version: int = 4) -> None:
         """The source's bucket is full again in so many seconds: more than 599 is over the limit."""
-        until = max(0, time.monotonic_ns() + round(seconds * SECOND))
-        self.maps[guard.SOURCES].set(BUCKETS[version], guard.TIME.pack(until) + bytes(8))
+        self.maps[guard.SOURCES].set(BUCKETS[version], guard.TIME.pack(_clock(seconds)) + bytes(8))
 
     def block(self, seconds: float, version: int = 4) -> None:
-        self.maps[guard.BLOCKED].set(KEYS[version], guard.TIME.pack(time.monotonic_ns() + round(seconds * SECOND)))
+        self.maps[guard.BLOCKED].set(KEYS[version], guard.TIME.pack(_clock(seconds)))
 
     def forget(self) -> None:
         """Every source."""
