@@ -55,16 +55,21 @@ class MapKind(Enum):
 
 
 class Attach(Enum):
-    """Where a program sees packets: the type of program, of attachment, and whether that is told at loading. Both are
-    links, which go with the process that made them."""
+    """Where a program sees packets: the type of program, of attachment, whether that is told at loading, and the first
+    Linux that has it. Both are links, which go with the process that made them."""
 
-    TCX = ("tcx", 3, 46, False)  # Linux 6.6: behind packet sockets, before everything else
-    XDP = ("generic XDP", 6, 37, True)  # Linux 5.9: before packet sockets
+    TCX = ("tcx", 3, 46, False, "6.6")  # behind packet sockets, before everything else
+    XDP = ("generic XDP", 6, 37, True, "5.9")  # before packet sockets
 
     @property
     def title(self) -> str:
         """What people call it."""
         return self.value[0]
+
+    @property
+    def since(self) -> str:
+        """The first version of Linux that has it."""
+        return self.value[4]
 
 
 class VerifierError(OSError):
@@ -234,7 +239,7 @@ class Program:
             raise OSError(errno.E2BIG, f"no program of eBPF can say this: {error}") from None
         instructions = ctypes.create_string_buffer(raw, len(raw))
         license_ = ctypes.create_string_buffer(LICENSE, len(LICENSE))
-        _, kind, attached, told = attach.value
+        _, kind, attached, told, _ = attach.value
 
         def attempt(log: "ctypes.Array[ctypes.c_char] | None") -> int:
             attributes = struct.pack(
@@ -314,9 +319,10 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A program of any process, and its maps by name. `close` them."""
+    """A program of any process, how it is attached, and its maps by name. `close` them."""
 
     number: int
+    attach: Attach
     maps: dict[str, Map] = field(default_factory=dict)
 
     def close(self) -> None:
@@ -351,11 +357,11 @@ def programs(name: str) -> Iterator[Found]:
         except FileNotFoundError:  # gone by now
             continue
         try:
-            maps = _maps_of(descriptor, name)
+            found = _found(number, descriptor, name)
         finally:
             os.close(descriptor)
-        if maps is not None:
-            yield Found(number, maps)
+        if found is not None:
+            yield found
 
 
 def _next_program(number: int) -> int:
@@ -364,24 +370,25 @@ def _next_program(number: int) -> int:
     return int(struct.unpack_from("=I", attributes, 4)[0])
 
 
-def _maps_of(program: int, name: str) -> dict[str, Map] | None:
-    """None: it has another name."""
+def _found(number: int, program: int, name: str) -> Found | None:
+    """None: it has another name, or is of a type that ours are not."""
     numbers = (ctypes.c_uint32 * _MAPS_MAX)()
     asked = ctypes.create_string_buffer(_PROG_INFO)
     struct.pack_into("=I", asked, _PROG_MAP_COUNT, _MAPS_MAX)
     struct.pack_into("=Q", asked, _PROG_MAPS, ctypes.addressof(numbers))
     request = struct.pack("=IIQ", program, _PROG_INFO, _address(asked))
     _bpf(_INFO, "look at a program of eBPF", request)
-    if _text(asked.raw, _PROG_NAME) != name:
+    attach = next((one for one in Attach if one.value[1] == struct.unpack_from("=I", asked)[0]), None)
+    if attach is None or _text(asked.raw, _PROG_NAME) != name:
         return None
-    maps = {}
-    for number in numbers[: struct.unpack_from("=I", asked, _PROG_MAP_COUNT)[0]]:
-        descriptor = _bpf(_MAP_BY_ID, "look at a map of eBPF", struct.pack("=III", number, 0, 0))
+    found = Found(number, attach)
+    for one in numbers[: struct.unpack_from("=I", asked, _PROG_MAP_COUNT)[0]]:
+        descriptor = _bpf(_MAP_BY_ID, "look at a map of eBPF", struct.pack("=III", one, 0, 0))
         info = object_info(descriptor, _MAP_INFO)
         kind, key, value = struct.unpack_from("=I4xII", info)
         called = _text(info, _MAP_NAME)
-        maps[called] = Map(descriptor, key, value, called, each_processor=kind == MapKind.COUNTERS.value[0])
-    return maps
+        found.maps[called] = Map(descriptor, key, value, called, each_processor=kind == MapKind.COUNTERS.value[0])
+    return found
 
 
 def _text(raw: bytes, offset: int) -> str:

@@ -214,11 +214,12 @@ def test_an_interface_where_somebody_else_has_an_xdp_program_is_named_and_left_a
 
 
 def test_where_tcx_is_not_known_xdp_is_taken(net: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Attach.TCX, "_value_", ("tcx", 3, 999, False))  # as any kernel before 6.6 sees it
+    monkeypatch.setattr(Attach.TCX, "_value_", ("tcx", 3, 999, False, "6.6"))  # as any kernel before 6.6 sees it
     path = FastPath()
     with net.sbc.inside():
         path.open(LIMITED, HELD)
     assert path.way is Attach.XDP
+    assert path.how == "generic XDP: this kernel has no tcx, which came with Linux 6.6"
     path.beat()
     assert passed(net, flood(2)) == []
     path.close()
