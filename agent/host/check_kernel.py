@@ -83,7 +83,7 @@ def _programs(settings: KernelSettings) -> Iterator[Finding]:
             yield fault("ebpf", f"the guard cannot start: {why}", 'set engine = "auto" in [kernel]')
         else:
             words = f"floods are dropped by nf_tables alone, at more than twice the cost: {why}"
-            yield warning("ebpf", words, 'Linux 5.9, better 6.6; or set engine = "nftables" in [kernel]')
+            yield warning("ebpf", words, 'Linux 6.1, better 6.6; or set engine = "nftables" in [kernel]')
     else:
         yield ok("ebpf", f"floods are dropped where packets enter ({how})")
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, Self
 
-from agent.kernel.capabilities import BPF, NET_ADMIN, has, missing
+from agent.kernel.capabilities import BPF, NET_ADMIN, PERFMON, has, missing
 from agent.kernel.ebpf_code import NATIVE, Code
 
 _MACHINE: Final = os.uname().machine
@@ -42,6 +42,13 @@ LOG_SHOWN: Final = 1200
 
 LICENSE: Final = b"Apache-2.0\0"
 """No helper that we call is for GPL programs only."""
+
+
+_NO_COMPARISON: Final = "pointer comparison prohibited"
+_WITHOUT_PERFMON: Final = (
+    f"this kernel lets a program of eBPF look into packets only with {PERFMON}, too, as those before 6.1 do"
+)
+"""The capability that reads the kernel's memory: what is not to have it goes without the program."""
 
 
 class MapKind(Enum):
@@ -270,6 +277,8 @@ class Program:
             return cls(attempt(log), attach)
         except OSError:
             said = log.value.decode(errors="replace")
+            if _NO_COMPARISON in said and not has(PERFMON):
+                raise PermissionError(errno.EPERM, _WITHOUT_PERFMON) from first
             raise VerifierError(code_ or errno.EINVAL, "load a program of eBPF", said) from first
 
     def attach_to(self, interface: int) -> "Link":

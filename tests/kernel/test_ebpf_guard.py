@@ -234,7 +234,7 @@ def test_keys_and_what_they_stand_for() -> None:
 
 @pytest.mark.parametrize("way", list(Attach))
 def test_no_part_of_a_word_of_the_stack_is_written_beside_another(way: Attach) -> None:
-    """Verifiers of older kernels (6.1) hold that for an attack where the word has a known number, without CAP_PERFMON."""
+    """Where the word has a known number, older kernels (6.1) hold that for an attack, without CAP_PERFMON."""
     code = guard.guard_code(replace(SETTINGS, exempt=("192.0.2.0/24",)), way, STATION)
     maps = {spec.name: 3 for spec in guard.guard_maps(SETTINGS)}
     parts: dict[int, set[int]] = {}

@@ -283,11 +283,12 @@ for way in map(Attach.__getitem__, sys.argv[1:]):
         ((), "needs the capability CAP_BPF"),
         (("net_admin",), "needs the capability CAP_BPF"),
         (("bpf",), "needs the capability CAP_NET_ADMIN"),
-        (("net_admin", "bpf"), "works at sbc0"),
+        (("net_admin", "bpf"), "works at sbc0" if KERNEL >= (6, 1) else "only with CAP_PERFMON"),
+        (("net_admin", "bpf", "perfmon"), "works at sbc0"),
     ],
     ids=lambda value: "+".join(value) if isinstance(value, tuple) else "",
 )
-def test_an_unprivileged_user_needs_two_capabilities_and_is_told_which_is_missing(
+def test_an_unprivileged_user_needs_two_capabilities_or_three_and_is_told_which_is_missing(
     net: Wire, capabilities: tuple[str, ...], words: str
 ) -> None:
     ways = ["TCX", "XDP"] if HAS_TCX else ["XDP"]
