@@ -77,7 +77,11 @@ test-install: $(READY) ## install, run, upgrade and purge the packages in a boot
 	@packaging/test-install-controller
 	@packaging/test-install-upgrade
 
+KERNELS ?= bookworm
+test-kernels: $(READY) ## what talks to the kernel, under a distribution's own in QEMU (KERNELS="bookworm jammy noble"; needs root)
+	@packaging/test-kernels $(KERNELS)
+
 clean: ## remove everything that was built, .venv too
 	rm -rf $(VENV) build dist sbcedge *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis agent/native/*.so
 
-.PHONY: help setup demo demo-fleet test test-fast lint breaking sanitize fuzz bench wheel deb deb-check deb-python repo test-install clean
+.PHONY: help setup demo demo-fleet test test-fast lint breaking sanitize fuzz bench wheel deb deb-check deb-python repo test-install test-kernels clean

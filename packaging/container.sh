@@ -44,8 +44,16 @@ ubuntu_keyring() { # prints a file that holds this key and no other one
     [ -s "$file" ] && echo "$file"
 }
 
+archive() { # SUITE: sets `from`, what mmdebstrap is to be told of where that suite is
+    from=()
+    case "$1" in jammy | noble)
+        from=("--keyring=$(ubuntu_keyring)" "$UBUNTU")
+        [ "${from[0]}" != --keyring= ] || { echo "Bail out! no key of Ubuntu's archive at $UBUNTU" >&2; return 1; } ;;
+    esac
+}
+
 image() { # NAME PACKAGE...: prints the folder
-    local folder=$IMAGES/$1 suite=${1%%-*} wanted from=()
+    local folder=$IMAGES/$1 suite=${1%%-*} wanted from
     shift
     # What every installed Ubuntu has (by apt and python3), and a minimal one has not.
     case "$suite" in jammy | noble) set -- libstdc++6 libffi8 "$@" ;; esac
@@ -54,10 +62,7 @@ image() { # NAME PACKAGE...: prints the folder
         echo "# making the image $folder" >&2
         rm -rf --one-file-system "$folder" "$folder.packages"
         mkdir -p "$IMAGES"
-        case "$suite" in jammy | noble)
-            from=("--keyring=$(ubuntu_keyring)" "$UBUNTU")
-            [ "${from[0]}" != --keyring= ] || { echo "Bail out! no key of Ubuntu's archive at $UBUNTU" >&2; return 1; } ;;
-        esac
+        archive "$suite" || return 1
         mmdebstrap --quiet --variant=minbase --include="$wanted" "${from[@]:0:1}" "$suite" "$folder" "${from[@]:1}" >&2 ||
             { echo "Bail out! no image of $suite" >&2; return 1; }
         echo "$wanted" >"$folder.packages"

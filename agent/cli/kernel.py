@@ -150,10 +150,7 @@ def _put_in_front(program: "FastPath", settings: KernelSettings) -> str:
             raise
         return f"no program of eBPF is in front of it: {error.strerror or error}"
     program.beat()
-    assert program.way is not None
-    return (
-        f"in front of it, a program of eBPF ({program.way.title}) on {', '.join(program.interfaces) or 'no interface'}"
-    )
+    return f"in front of it, a program of eBPF ({program.how}) on {', '.join(program.interfaces) or 'no interface'}"
 
 
 def _status(*, as_json: bool) -> int:
@@ -178,6 +175,8 @@ def _status(*, as_json: bool) -> int:
     else:
         for name, one in report.items():
             _print_table(name, one)
+        if GUARD in report and "ebpf" not in report:
+            print("no program of eBPF is in front of it; `sbc-agent doctor` says whether one can be")
     return OK if report else BAD_INPUT
 
 
@@ -228,7 +227,7 @@ def _programs() -> dict[str, dict[str, object]]:
         return {}
     over = sorted((one for one in over if one[0]), reverse=True)[:SOURCES_SHOWN]
     told = [{"source": str(ip_address(source_of(key))), "over_limit": number} for number, key in over]
-    return {"ebpf": {"packets": counts, "sources": told}}
+    return {"ebpf": {"attached_by": found.attach.title, "packets": counts, "sources": told}}
 
 
 def _print_table(name: str, report: dict[str, object]) -> None:
@@ -237,7 +236,8 @@ def _print_table(name: str, report: dict[str, object]) -> None:
     packets, sources = report["packets"], report["sources"]
     assert isinstance(packets, dict)
     assert isinstance(sources, list)
-    print(f"table {name}, {held}" if "held_by" in report else "a program of eBPF in front of it has dropped")
+    early = f"a program of eBPF ({report.get('attached_by')}) in front of it has dropped"
+    print(f"table {name}, {held}" if "held_by" in report else early)
     print_table("", ("what", "packets"), [(word, f"{count:,}") for word, count in packets.items()])
     if sources:
         rows = [(str(one["source"]), *_words(one)) for one in sources]

@@ -1,7 +1,9 @@
 """Checks of what the kernel must do for us: privileges of the service, netfilter, packet sockets, interfaces."""
 
+import contextlib
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -10,6 +12,7 @@ from agent.host.check_files import AS_ROOT, is_root
 from agent.host.finding import Finding, fault, ok, skipped, warning
 from agent.host.interfaces import interfaces
 from agent.host.unit import DROP_IN, drop_in, needs
+from agent.kernel.capabilities import BPF, NET_ADMIN, keep_only
 from agent.kernel.settings import KernelSettings
 
 QUEUES: Final = Path("/proc/net/netfilter/nfnetlink_queue")
@@ -66,22 +69,30 @@ def netfilter(config: Config) -> Iterator[Finding]:
 
 
 def _programs(settings: KernelSettings) -> Iterator[Finding]:
-    """Whether the guard's engine is eBPF. Root has what the service may lack: `privileges` looks at that."""
+    """Whether the guard's engine is eBPF, with no more privileges than the service has: a verifier is stricter with it
+    than with root. Whether it has these, `privileges` looks at."""
     if settings.engine == "nftables":
         return
-    from agent.kernel.fast_path import FastPath  # noqa: PLC0415
-
     try:
-        way = FastPath().probe(settings)
+        with ThreadPoolExecutor(1) as thread:  # which lets go of its privileges for good
+            how = thread.submit(_probe, settings).result()
     except OSError as error:
         why = (error.strerror or str(error)).splitlines()[0]
         if settings.engine == "ebpf":
             yield fault("ebpf", f"the guard cannot start: {why}", 'set engine = "auto" in [kernel]')
         else:
             words = f"floods are dropped by nf_tables alone, at more than twice the cost: {why}"
-            yield warning("ebpf", words, 'Linux 5.9, better 6.6; or set engine = "nftables" in [kernel]')
+            yield warning("ebpf", words, 'Linux 6.1, better 6.6; or set engine = "nftables" in [kernel]')
     else:
-        yield ok("ebpf", f"floods are dropped where packets enter ({way.title})")
+        yield ok("ebpf", f"floods are dropped where packets enter ({how})")
+
+
+def _probe(settings: KernelSettings) -> str:
+    from agent.kernel.fast_path import FastPath  # noqa: PLC0415
+
+    with contextlib.suppress(OSError):  # it has less than that: the probe says so
+        keep_only((BPF, NET_ADMIN))
+    return FastPath().probe(settings)
 
 
 def _queue(number: int, is_there: bool) -> Iterator[Finding]:

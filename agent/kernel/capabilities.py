@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Final
 
 # linux/capability.h
-NET_ADMIN, NET_RAW, BPF = "CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_BPF"
-_BITS: Final = {NET_ADMIN: 12, NET_RAW: 13, BPF: 39}
+NET_ADMIN, NET_RAW, BPF, PERFMON = "CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_BPF", "CAP_PERFMON"
+_BITS: Final = {NET_ADMIN: 12, NET_RAW: 13, PERFMON: 38, BPF: 39}
 
 _STATUS: Final = Path("/proc/thread-self/status")
 _VERSION_3: Final = 0x20080522  # _LINUX_CAPABILITY_VERSION_3: two words of each set

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, Self
 
-from agent.kernel.capabilities import BPF, NET_ADMIN, has, missing
+from agent.kernel.capabilities import BPF, NET_ADMIN, PERFMON, has, missing
 from agent.kernel.ebpf_code import NATIVE, Code
 
 _MACHINE: Final = os.uname().machine
@@ -44,6 +44,13 @@ LICENSE: Final = b"Apache-2.0\0"
 """No helper that we call is for GPL programs only."""
 
 
+_NO_COMPARISON: Final = "pointer comparison prohibited"
+_WITHOUT_PERFMON: Final = (
+    f"this kernel lets a program of eBPF look into packets only with {PERFMON}, too, as those before 6.1 do"
+)
+"""The capability that reads the kernel's memory: what is not to have it goes without the program."""
+
+
 class MapKind(Enum):
     """The kernel's number, and the flags that we make it with."""
 
@@ -55,16 +62,21 @@ class MapKind(Enum):
 
 
 class Attach(Enum):
-    """Where a program sees packets: the type of program, of attachment, and whether that is told at loading. Both are
-    links, which go with the process that made them."""
+    """Where a program sees packets: the type of program, of attachment, whether that is told at loading, and the first
+    Linux that has it. Both are links, which go with the process that made them."""
 
-    TCX = ("tcx", 3, 46, False)  # Linux 6.6: behind packet sockets, before everything else
-    XDP = ("generic XDP", 6, 37, True)  # Linux 5.9: before packet sockets
+    TCX = ("tcx", 3, 46, False, "6.6")  # behind packet sockets, before everything else
+    XDP = ("generic XDP", 6, 37, True, "5.9")  # before packet sockets
 
     @property
     def title(self) -> str:
         """What people call it."""
         return self.value[0]
+
+    @property
+    def since(self) -> str:
+        """The first version of Linux that has it."""
+        return self.value[4]
 
 
 class VerifierError(OSError):
@@ -234,7 +246,7 @@ class Program:
             raise OSError(errno.E2BIG, f"no program of eBPF can say this: {error}") from None
         instructions = ctypes.create_string_buffer(raw, len(raw))
         license_ = ctypes.create_string_buffer(LICENSE, len(LICENSE))
-        _, kind, attached, told = attach.value
+        _, kind, attached, told, _ = attach.value
 
         def attempt(log: "ctypes.Array[ctypes.c_char] | None") -> int:
             attributes = struct.pack(
@@ -265,6 +277,8 @@ class Program:
             return cls(attempt(log), attach)
         except OSError:
             said = log.value.decode(errors="replace")
+            if _NO_COMPARISON in said and not has(PERFMON):
+                raise PermissionError(errno.EPERM, _WITHOUT_PERFMON) from first
             raise VerifierError(code_ or errno.EINVAL, "load a program of eBPF", said) from first
 
     def attach_to(self, interface: int) -> "Link":
@@ -314,9 +328,10 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A program of any process, and its maps by name. `close` them."""
+    """A program of any process, how it is attached, and its maps by name. `close` them."""
 
     number: int
+    attach: Attach
     maps: dict[str, Map] = field(default_factory=dict)
 
     def close(self) -> None:
@@ -351,11 +366,11 @@ def programs(name: str) -> Iterator[Found]:
         except FileNotFoundError:  # gone by now
             continue
         try:
-            maps = _maps_of(descriptor, name)
+            found = _found(number, descriptor, name)
         finally:
             os.close(descriptor)
-        if maps is not None:
-            yield Found(number, maps)
+        if found is not None:
+            yield found
 
 
 def _next_program(number: int) -> int:
@@ -364,24 +379,25 @@ def _next_program(number: int) -> int:
     return int(struct.unpack_from("=I", attributes, 4)[0])
 
 
-def _maps_of(program: int, name: str) -> dict[str, Map] | None:
-    """None: it has another name."""
+def _found(number: int, program: int, name: str) -> Found | None:
+    """None: it has another name, or is of a type that ours are not."""
     numbers = (ctypes.c_uint32 * _MAPS_MAX)()
     asked = ctypes.create_string_buffer(_PROG_INFO)
     struct.pack_into("=I", asked, _PROG_MAP_COUNT, _MAPS_MAX)
     struct.pack_into("=Q", asked, _PROG_MAPS, ctypes.addressof(numbers))
     request = struct.pack("=IIQ", program, _PROG_INFO, _address(asked))
     _bpf(_INFO, "look at a program of eBPF", request)
-    if _text(asked.raw, _PROG_NAME) != name:
+    attach = next((one for one in Attach if one.value[1] == struct.unpack_from("=I", asked)[0]), None)
+    if attach is None or _text(asked.raw, _PROG_NAME) != name:
         return None
-    maps = {}
-    for number in numbers[: struct.unpack_from("=I", asked, _PROG_MAP_COUNT)[0]]:
-        descriptor = _bpf(_MAP_BY_ID, "look at a map of eBPF", struct.pack("=III", number, 0, 0))
+    found = Found(number, attach)
+    for one in numbers[: struct.unpack_from("=I", asked, _PROG_MAP_COUNT)[0]]:
+        descriptor = _bpf(_MAP_BY_ID, "look at a map of eBPF", struct.pack("=III", one, 0, 0))
         info = object_info(descriptor, _MAP_INFO)
         kind, key, value = struct.unpack_from("=I4xII", info)
         called = _text(info, _MAP_NAME)
-        maps[called] = Map(descriptor, key, value, called, each_processor=kind == MapKind.COUNTERS.value[0])
-    return maps
+        found.maps[called] = Map(descriptor, key, value, called, each_processor=kind == MapKind.COUNTERS.value[0])
+    return found
 
 
 def _text(raw: bytes, offset: int) -> str:

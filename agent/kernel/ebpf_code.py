@@ -35,7 +35,7 @@ WORD, HALF, BYTE, DOUBLE = Size
 class Alu(IntEnum):
     """Arithmetic on 64 bits."""
 
-    ADD, SUB, AND, MOVE = 0x00, 0x10, 0x50, 0xB0
+    ADD, SUB, AND, SHIFT_LEFT, MOVE = 0x00, 0x10, 0x50, 0x60, 0xB0
 
 
 class If(IntEnum):

@@ -86,10 +86,12 @@ _UDP: Final = 17
 _FRAGMENT: Final = 0x3FFF  # more fragments, or an offset; not "don't fragment"
 
 # The stack. The address as 16 bytes stands where the key of a map of prefixes wants it, behind the prefix's length.
+# Constants and packet data are written to whole words of 8 bytes: older kernels (6.1 is one) take a part of one that is
+# written over a known number for an attack on a pointer, of somebody without CAP_PERFMON, which we do without.
 _ADDRESS: Final = -16
-_KEY_PREFIX: Final = _ADDRESS - 4
-_KIND: Final = -24  # 0: an INVITE, 1: empty lines
+_KEY_PREFIX: Final = _ADDRESS - 4  # alone in its word
 _NEW: Final = -40  # a new entry of SOURCES
+_KIND: Final = -48  # 0: an INVITE, 1: empty lines
 
 
 def guard_maps(settings: KernelSettings) -> tuple[MapSpec, ...]:
@@ -202,9 +204,11 @@ def _network(code: Code) -> None:
     code.load(BYTE, R2, R7, _ETHERNET + 9)
     code.jump_if(If.NE, R2, _UDP, "pass")
     code.load(WORD, R2, R7, _ETHERNET + 12)
+    code.math(Alu.SHIFT_LEFT, R2, 32)
+    code.constant(R3, _number(_MAPPED[8:]))
+    code.add(R2, R3)
     code.store(DOUBLE, R10, _ADDRESS, 0)
-    code.store(WORD, R10, _ADDRESS + 8, _number(_MAPPED[8:]) - (1 << 32))
-    code.store(WORD, R10, _ADDRESS + 12, R2)
+    code.store(DOUBLE, R10, _ADDRESS + 8, R2)
     code.move(R6, R10)
     code.add(R6, _ADDRESS + 8)
     code.add(R7, _ETHERNET + _IPV4)
@@ -234,7 +238,7 @@ def _transport(code: Code, settings: KernelSettings, attach: Attach) -> None:
     code.label("sip")
     for number, (statements, kind) in enumerate(INVITES):
         _statements(code, statements, f"not{number}")
-        code.store(WORD, R10, _KIND, int(kind != COUNTED[0]))
+        code.store(DOUBLE, R10, _KIND, int(kind != COUNTED[0]))
         code.jump("judge")
         code.label(f"not{number}")
     code.jump("pass")
@@ -333,7 +337,7 @@ def _drop(code: Code, settings: KernelSettings, attach: Attach) -> None:
     code.store(WORD, R10, _KEY_PREFIX, 0)
     _look_up(code, COUNTS, _KEY_PREFIX)
     code.jump_if(If.EQ, R0, 0, "pass", wide=True)
-    code.load(WORD, R2, R10, _KIND)
+    code.load(DOUBLE, R2, R10, _KIND)
     code.jump_if(If.NE, R2, 0, "empty")
     _one_more(code, COUNTED.index("invites"))
     code.jump("why")

@@ -79,6 +79,8 @@ class FastPath:
         """`ways` to attach it are tried in this order."""
         self._ways = ways
         self.way: Attach | None = None
+        self.how = ""
+        """That in words, and why it is no better one."""
         self.refused: dict[str, str] = {}
         """Interfaces that did not take it, and why."""
         self._settings = KernelSettings()
@@ -122,12 +124,11 @@ class FastPath:
         self._alive = memoryview(self._control)[: TIME.size].cast("Q")
         self.way = self._find_way()
 
-    def probe(self, settings: KernelSettings) -> Attach:
-        """How it would be attached; nothing is left. Raises OSError as `open` does."""
+    def probe(self, settings: KernelSettings) -> str:
+        """How it would be attached, in words; nothing is left. Raises OSError as `open` does."""
         try:
             self._load_all(settings)
-            assert self.way is not None
-            return self.way
+            return self.how
         finally:
             self.close()
 
@@ -186,22 +187,29 @@ class FastPath:
     def _find_way(self) -> Attach:
         """The first that this kernel has, tried at the loopback for a moment. Raises OSError of the last one."""
         *others, last = self._ways
+        without: list[str] = []
         for way in others:
-            with contextlib.suppress(VerifierError, _NoSuchWayError):
-                return self._try(way)
-        return self._try(last)
+            try:
+                return self._try(way, without)
+            except (VerifierError, _NoSuchWayError) as error:
+                without.append(str(error.strerror).splitlines()[0])
+        return self._try(last, without)
 
-    def _try(self, way: Attach) -> Attach:
+    def _try(self, way: Attach, without: list[str]) -> Attach:
         program = self._load(way, bytes(6))
         try:
             program.attach_to(socket.if_nametoindex("lo")).close()
         except OSError as error:
             program.close()
-            raise _NoSuchWayError(error.errno, error.strerror) if error.errno == errno.EINVAL else error from None
+            if error.errno == errno.EINVAL:
+                words = f"this kernel has no {way.title}, which came with Linux {way.since}"
+                raise _NoSuchWayError(error.errno, words) from None
+            raise
         if way is Attach.TCX:
             self._shared = program
         else:
             program.close()
+        self.how = ": ".join([way.title, *without])
         return way
 
     def _attach(self, entrance: Entrance) -> _At:

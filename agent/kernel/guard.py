@@ -293,7 +293,7 @@ class Guard:
         if fast.way is None:
             return f"nftables alone: {self._without_fast}" if self._without_fast else "nftables alone"
         refused = "".join(f"; not on {name}: {why}" for name, why in sorted(fast.refused.items()))
-        return f"eBPF ({fast.way.title}) on {', '.join(fast.interfaces) or 'no interface'}{refused}"
+        return f"eBPF ({fast.how}) on {', '.join(fast.interfaces) or 'no interface'}{refused}"
 
     def counters(self) -> Mapping[str, int]:
         """As read last; `kernel_blocks` is what is blocked now. `kernel_blocked` and `kernel_flood` are INVITEs that

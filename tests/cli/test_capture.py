@@ -23,6 +23,7 @@ from agent.cli import capture_view
 from agent.cli.capture_view import Board, Look, Tally, headline, render
 from agent.cli.main import main
 from tests.fakes.calls import invite
+from tests.fakes.waiting import PATIENCE
 from tests.ingress.frames import ethernet, ipv4, udp
 from tests.ingress.wires import Cable, cable
 from tests.integration.peers import wait_for
@@ -149,7 +150,7 @@ def test_a_capture_ends_by_a_signal_with_all_it_has_seen(wires: Cable, tmp_path:
     wait_for(lambda: captures(wires), "the capture to begin")
     wires.frames([ethernet(ipv4(udp(invite()))) for _ in range(5)])
     process.send_signal(signal.SIGINT)
-    output, complaints = process.communicate(timeout=20)
+    output, complaints = process.communicate(timeout=20 * PATIENCE)
     assert (process.returncode, complaints) == (0, "")
     found = json.loads(output)
     assert found["observed"] is True
@@ -164,7 +165,7 @@ def test_a_capture_of_some_seconds_ends_by_itself_with_tables(wires: Cable) -> N
     process = started(wires, "--live", "sbc0", "--seconds", "1.5")
     wait_for(lambda: captures(wires), "the capture to begin")
     wires.frames([ethernet(ipv4(udp(invite())))])
-    output, _ = process.communicate(timeout=20)
+    output, _ = process.communicate(timeout=20 * PATIENCE)
     assert process.returncode == 0
     assert re.search(r"unknown[ │]+1\b", output)
     assert "INVITE" in output
@@ -199,11 +200,11 @@ def test_on_a_terminal_it_draws_a_screen_that_renews_itself(wires: Cable) -> Non
 @pytest.mark.slow
 def test_an_interface_that_is_not_there_and_a_missing_capability_are_named(wires: Cable) -> None:
     process = started(wires, "--live", "ethO")
-    _, complaints = process.communicate(timeout=20)
+    _, complaints = process.communicate(timeout=20 * PATIENCE)
     assert process.returncode == 1
     assert complaints == "sbc-agent: there is no interface 'ethO'; there are: lo, sbc0\n"
     process = started(wires, "--live", "sbc0", prefix=("setpriv", "--bounding-set=-net_raw", "--inh-caps=-net_raw"))
-    _, complaints = process.communicate(timeout=20)
+    _, complaints = process.communicate(timeout=20 * PATIENCE)
     assert process.returncode == 1
     assert "needs the capability CAP_NET_RAW" in complaints
     assert complaints.count("\n") == 1

@@ -1,6 +1,7 @@
 """`sbc-agent kernel`."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -106,7 +107,7 @@ def test_the_program_in_front_of_the_table_is_shown_and_goes_with_the_command(co
             assert said.startswith("in front of it, a program of eBPF (")
             assert said.endswith(") on port0\n")
             status = agent(space, "status").stdout
-            assert "a program of eBPF in front of it has dropped" in status
+            assert re.search(r"a program of eBPF \((tcx|generic XDP)\) in front of it has dropped", status)
             found = json.loads(agent(space, "status", "--json").stdout)
             assert found["ebpf"]["packets"] == {"invites": 0, "empty_lines": 0, "blocked": 0, "flood": 0}
             process.kill()

@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import os
 import time
 from collections.abc import Callable
 from typing import Final
@@ -9,9 +10,14 @@ from typing import Final
 # Short beside a test, long beside one turn of the event loop.
 POLL_SECONDS: Final = 0.002
 
+PATIENCE: Final = float(os.environ.get("SBC_EDGE_PATIENCE", "1"))
+"""How many times as slow as ours a machine may be: one that is emulated is by twenty."""
+
 
 async def until(condition: Callable[[], bool], timeout: float = 20.0) -> None:
-    """Return as soon as `condition()` holds; AssertionError that names it when `timeout` seconds have gone by."""
+    """Return as soon as `condition()` holds; AssertionError that names it when `timeout` seconds have gone by,
+    more on a machine that is slow."""
+    timeout *= PATIENCE
     deadline = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > deadline:

@@ -18,6 +18,8 @@ from typing import Final, Self
 
 import pytest
 
+from tests.fakes.waiting import PATIENCE
+
 LOOPBACK: Final = "127.0.0.1"
 KAMAILIO_MODULES: Final = (
     Path("/usr/lib/x86_64-linux-gnu/kamailio/modules"),
@@ -72,6 +74,7 @@ def free_sip_port() -> int:
 
 def wait_for(condition: Callable[[], object], what: str, seconds: float = START_SECONDS) -> None:
     """Return as soon as `condition()` holds. Raises AssertionError that says what was waited for."""
+    seconds *= PATIENCE
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"waited {seconds:g} s in vain for: {what}"

@@ -21,6 +21,7 @@ from agent.kernel.fast_path import ALIVE_SECONDS, FastPath, program_name
 from agent.kernel.settings import KernelSettings
 from tests.conftest import ROOT
 from tests.fakes.calls import invite
+from tests.fakes.kernels import KERNEL
 from tests.fakes.namespaces import Namespace, join, need_namespaces
 from tests.fakes.nobody import as_nobody
 from tests.ingress.queue.wire import CALLER, PORT, SBC, SBC6, Wire, bound, wire
@@ -30,8 +31,9 @@ pytestmark = pytest.mark.kernel
 
 LIMITED = KernelSettings(flood_rate=1, flood_burst=10)
 HELD = {ip_network(CALLER): 60.0}
-KERNEL = tuple(int(number) for number in os.uname().release.split(".")[:2])
-TCX = pytest.param(Attach.TCX, marks=pytest.mark.skipif(KERNEL < (6, 6), reason="tcx came with Linux 6.6"))
+HAS_TCX = KERNEL >= (6, 6)
+NEEDS_TCX = pytest.mark.skipif(not HAS_TCX, reason="tcx came with Linux 6.6")
+TCX = pytest.param(Attach.TCX, marks=NEEDS_TCX)
 WAYS = pytest.mark.parametrize("way", [TCX, Attach.XDP], ids=["tcx", "xdp"])
 
 
@@ -101,6 +103,7 @@ def test_blocks_come_and_go_and_the_widest_of_several_prefixes_counts_if_it_last
         assert len(passed(net, flood(3), net.phone6, SBC6)) == 3
 
 
+@NEEDS_TCX
 def test_an_emergency_call_that_is_not_in_one_piece_is_left_to_the_table(net: Wire, tmp_path: Path) -> None:
     """Drivers that split a packet behind its headers hand it over like what a file is sent as."""
     calls = [invite("sip:911@x"), invite()]
@@ -211,11 +214,12 @@ def test_an_interface_where_somebody_else_has_an_xdp_program_is_named_and_left_a
 
 
 def test_where_tcx_is_not_known_xdp_is_taken(net: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Attach.TCX, "_value_", ("tcx", 3, 999, False))  # as any kernel before 6.6 sees it
+    monkeypatch.setattr(Attach.TCX, "_value_", ("tcx", 3, 999, False, "6.6"))  # as any kernel before 6.6 sees it
     path = FastPath()
     with net.sbc.inside():
         path.open(LIMITED, HELD)
     assert path.way is Attach.XDP
+    assert path.how == "generic XDP: this kernel has no tcx, which came with Linux 6.6"
     path.beat()
     assert passed(net, flood(2)) == []
     path.close()
@@ -249,8 +253,9 @@ def test_a_full_map_says_so_and_is_read_and_emptied() -> None:
     made.close()
 
 
-def test_a_sign_of_life_lasts_two_seconds(net: Wire) -> None:
-    with fast_path(net, Attach.TCX) as path:
+@WAYS
+def test_a_sign_of_life_lasts_two_seconds(net: Wire, way: Attach) -> None:
+    with fast_path(net, way) as path:
         path.beat()
         (until,) = TIME.unpack(path._maps[CONTROL].get(bytes(4)) or b"")
         assert abs(until - time.monotonic_ns() - ALIVE_SECONDS * SECOND) < SECOND // 2
@@ -261,7 +266,7 @@ import sys
 from agent.kernel.ebpf import Attach
 from agent.kernel.fast_path import FastPath
 from agent.kernel.settings import KernelSettings
-for way in Attach:
+for way in map(Attach.__getitem__, sys.argv[1:]):
     path = FastPath((way,))
     try:
         path.open(KernelSettings(flood_rate=10, exempt=("192.0.2.0/24",)), {})
@@ -278,21 +283,24 @@ for way in Attach:
         ((), "needs the capability CAP_BPF"),
         (("net_admin",), "needs the capability CAP_BPF"),
         (("bpf",), "needs the capability CAP_NET_ADMIN"),
-        (("net_admin", "bpf"), "works at sbc0"),
+        (("net_admin", "bpf"), "works at sbc0" if KERNEL >= (6, 1) else "only with CAP_PERFMON"),
+        (("net_admin", "bpf", "perfmon"), "works at sbc0"),
     ],
     ids=lambda value: "+".join(value) if isinstance(value, tuple) else "",
 )
-def test_an_unprivileged_user_needs_two_capabilities_and_is_told_which_is_missing(
+def test_an_unprivileged_user_needs_two_capabilities_or_three_and_is_told_which_is_missing(
     net: Wire, capabilities: tuple[str, ...], words: str
 ) -> None:
-    said = net.sbc.run(*as_nobody(*capabilities), "-c", TRY).splitlines()
-    assert len(said) == 2
+    ways = ["TCX", "XDP"] if HAS_TCX else ["XDP"]
+    said = net.sbc.run(*as_nobody(*capabilities), "-c", TRY, *ways).splitlines()
+    assert len(said) == len(ways)
     assert all(words in line for line in said), said
 
 
-def test_programs_of_other_networks_are_not_taken_for_ours(net: Wire) -> None:
+@WAYS
+def test_programs_of_other_networks_are_not_taken_for_ours(net: Wire, way: Attach) -> None:
     other = program_name()
-    with fast_path(net, Attach.TCX):
+    with fast_path(net, way):
         ours = program_name()
         assert ours != other
         assert not loaded(other)

@@ -22,6 +22,7 @@ from agent.kernel.ruleset_wire import SUBSYSTEM, add_messages
 from agent.kernel.settings import KernelSettings
 from agent.kernel.tables import GUARD, QUEUE, guard_table, queue_table
 from tests.conftest import ROOT
+from tests.fakes.kernels import KERNEL
 from tests.fakes.namespaces import Namespace, need_namespaces
 from tests.fakes.nobody import as_nobody
 
@@ -146,6 +147,7 @@ def test_a_bad_rule_is_named_with_its_place(nft: Nft) -> None:
     assert nft.find("t") is None
 
 
+@pytest.mark.skipif(KERNEL < (6, 10), reason="kernels before 6.10 tell no words of what is in a batch")
 def test_an_error_carries_the_words_of_the_kernel() -> None:
     need_namespaces()
     with (
