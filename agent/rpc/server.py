@@ -199,3 +199,8 @@ class RpcServer:
         if request.unreadable:
             raise RpcError(Status.INTERNAL, request.unreadable)
         return method(call, peer)
+
+
+def path_of(service: str, method: str) -> bytes:
+    """As a request names it."""
+    return f"/{service}/{method}".encode()
