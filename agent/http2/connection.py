@@ -391,10 +391,10 @@ class Connection(Generic[Read]):
         self._accept = _nobody  # no circle stays for the collector
         self._queue.clear()
         streams, self.streams = self.streams, {}
-        self.out.stuck.clear()
         for stream in streams.values():
             receiver, stream.receiver = stream.receiver, NOBODY
-            stream.state, stream.waiting = State.CLOSED, b""
+            stream.state = State.CLOSED
+            self.out.drop(stream)
             receiver.reset(Code.CANCEL)
 
     def _fail(self, fault: ConnectionFault) -> None:
@@ -424,8 +424,7 @@ class Connection(Generic[Read]):
 
     def _forget(self, stream: Stream) -> None:
         self.streams.pop(stream.number, None)
-        self.out.stuck.pop(stream.number, None)
-        stream.waiting, stream.trailers = b"", None
+        self.out.drop(stream)
         stream.receiver = NOBODY  # no circle stays for the collector
 
     _HANDLERS: Final[dict[int, Callable[["Connection[Any]", int, int, bytes], None]]] = {
