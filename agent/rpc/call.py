@@ -200,8 +200,8 @@ class Call:
         self._conversation = conversation
 
     def data(self, payload: bytes, ended: bool) -> None:
-        """Implements Receiver."""
-        if payload:
+        """Implements Receiver. What comes behind our last word is nobody's, and not credited."""
+        if payload and not self._over:
             self._take(payload)
         if ended and not self._over:
             self._said_all = True

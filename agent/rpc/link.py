@@ -44,7 +44,9 @@ class Link(asyncio.Protocol):
         self._server = server
         self._loop = asyncio.get_running_loop()
         self.time = self._loop.time
-        self._connection: Connection[Request] = Connection(server.limits, read_request, self._accept, server.counts)
+        self._connection: Connection[Request] = Connection(
+            server.limits, read_request, self._accept, check_trailers, server.counts
+        )
         self._transport: asyncio.Transport | None = None
         self._due: list[Callable[[], None]] = []
         self._in_turn = False
@@ -231,6 +233,7 @@ class Link(asyncio.Protocol):
         """Implements Accept. Raises StreamFault for what is no request (RFC 9113 8.1.1)."""
         if request.fault:
             raise StreamFault(Code.PROTOCOL_ERROR, request.fault)
+        stream.due = request.length
         if request.http_status != 200:
             self._connection.end(stream, no_grpc(request.http_status))
             return NOBODY
@@ -240,3 +243,9 @@ class Link(asyncio.Protocol):
         except Exception as error:  # whoever must not ask; or a fault of ours, which ends this call alone
             call.fail(error)
         return call
+
+
+def check_trailers(request: Request) -> None:
+    """Raises StreamFault for what must not stand behind a body."""
+    if request.trailer_fault:
+        raise StreamFault(Code.PROTOCOL_ERROR, request.trailer_fault)
