@@ -230,10 +230,8 @@ class Link(asyncio.Protocol):
     # -- calls ------------------------------------------------------------------------------------------------------
 
     def _accept(self, stream: Stream, request: Request) -> Receiver:
-        """Implements Accept. Raises StreamFault for what is no request (RFC 9113 8.1.1)."""
-        if request.fault:
-            raise StreamFault(Code.PROTOCOL_ERROR, request.fault)
-        stream.due = request.length
+        """Implements Accept. Raises StreamFault."""
+        check_request(stream, request)
         if request.http_status != 200:
             self._connection.end(stream, no_grpc(request.http_status))
             return NOBODY
@@ -243,6 +241,13 @@ class Link(asyncio.Protocol):
         except Exception as error:  # whoever must not ask; or a fault of ours, which ends this call alone
             call.fail(error)
         return call
+
+
+def check_request(stream: Stream, request: Request) -> None:
+    """Raises StreamFault for what is no request (RFC 9113 8.1.1), or not one of the length that it tells."""
+    if request.fault:
+        raise StreamFault(Code.PROTOCOL_ERROR, request.fault)
+    stream.due = request.length
 
 
 def check_trailers(request: Request) -> None:
