@@ -285,7 +285,8 @@ class Call:
         self.finish(Status.DEADLINE_EXCEEDED, "the deadline went by")
 
     def _end(self) -> None:
-        self.keep(0)
+        if self._kept:
+            self.keep(0)
         self._over = True
         self.host.flush()
         if self._timer is not None:
