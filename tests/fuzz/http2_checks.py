@@ -17,6 +17,7 @@ from agent.http2.errors import Code
 from agent.http2.frames import END_HEADERS, END_STREAM, FrameReader, Kind
 from agent.http2.headers import block
 from agent.http2.limits import Limits
+from agent.http2.settings import Setting
 from agent.rpc.call import Call
 from agent.rpc.link import Link
 from agent.rpc.messages import framed
@@ -212,7 +213,9 @@ class World:
         self.server._links.add(self.link)
         self.transport = Transport(self.link, self.loop)
         self.link.connection_made(cast("asyncio.Transport", self.transport))
-        self.link.data_received(frames.PREFACE + frames.settings({}))
+        # With no window from the start, whatever is answered waits: what comes then is the rarer half of all there is.
+        window = {Setting.INITIAL_WINDOW_SIZE: 0} if circumstances & 4 else {}
+        self.link.data_received(frames.PREFACE + frames.settings(window))
 
     def _say(self, call: Call, _peer: Peer) -> Unary:
         self.unaries += 1
