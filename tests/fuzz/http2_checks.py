@@ -160,17 +160,18 @@ class Transport:
 
 
 class Echo:
-    """Says back what it hears, or keeps it for later."""
+    """Says back what it hears, or keeps it for later; what begins with "!" it does not want to hear."""
 
-    def __init__(self, call: Call, world: "World", *, later: bool) -> None:
+    def __init__(self, call: Call, *, later: bool) -> None:
         self.overs = 0
         self._call = call
-        self._world = world
         self._later = later
         self._kept: list[bytes] = []
         call.wait()
 
     def message(self, data: bytes) -> None:
+        if data[:1] == b"!":
+            raise RpcError(Status.ABORTED, "as was asked")
         if self._later:
             self._kept.append(data)
             self._call.keep(sum(map(len, self._kept)))
@@ -186,8 +187,6 @@ class Echo:
         self._call.release()
 
     def said_all(self) -> None:
-        if self._world.strict:
-            raise RpcError(Status.ABORTED, "as was asked")
         self._call.finish()
 
     def room(self) -> None:
@@ -201,7 +200,6 @@ class World:
     """A server with one client."""
 
     def __init__(self, circumstances: int) -> None:
-        self.strict = bool(circumstances & 2)
         self.loop = Loop()
         self.faults: list[Exception] = []
         self.echoes: list[Echo] = []
@@ -225,11 +223,11 @@ class World:
         self.unaries -= 1
 
     def _echo(self, call: Call, _peer: Peer) -> Echo:
-        self.echoes.append(Echo(call, self, later=False))
+        self.echoes.append(Echo(call, later=False))
         return self.echoes[-1]
 
     def _later(self, call: Call, _peer: Peer) -> Echo:
-        self.echoes.append(Echo(call, self, later=True))
+        self.echoes.append(Echo(call, later=True))
         return self.echoes[-1]
 
     def hear(self, data: bytes) -> None:
