@@ -157,7 +157,7 @@ def test_more_than_some_terminals_are_turned_away_until_one_is_closed(folder: Pa
             assert refused.value.code() is StatusCode.RESOURCE_EXHAUSTED
             assert server.counters()["admin_turned_away"] == 1
             watches.pop().cancel()
-            await until(lambda: server._askers < ASKERS_MAX)
+            await until(lambda: server._askers < ASKERS_MAX, PATIENCE)
             assert (await stub.GetStatus(pb.GetStatusRequest(), timeout=PATIENCE)).status.version == "1.2.3"
 
     asyncio.run(run())

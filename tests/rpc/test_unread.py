@@ -69,10 +69,10 @@ def test_a_client_that_never_reads_its_streams_loses_its_connection_and_nobody_e
             await asyncio.gather(*writes, return_exceptions=True)
             for stream in streams:
                 assert await stream.code() is not StatusCode.OK
-            await until(lambda: all(echo.is_over for echo in world.echoes))
+            await until(lambda: all(echo.is_over for echo in world.echoes), PATIENCE)
             ended.set()
             assert await other > 0
-            await until(lambda: world.server.unread == 0)
+            await until(lambda: world.server.unread == 0, PATIENCE)
             assert heaviest < limits.unread_bytes + TURN
             assert (world.counts["unread"], world.faults) == (1, [])
 
@@ -96,7 +96,7 @@ def test_of_all_who_do_not_read_the_one_for_whom_most_waits_is_let_go(
             assert world.counts["unread"] == 1
             for client, count in ((some, 3), (last, 3)):
                 await reads_all(client, count, 900_005)
-            await until(lambda: world.server.unread == 0)
+            await until(lambda: world.server.unread == 0, PATIENCE)
             assert (world.counts["unread"], world.server.connections) == (1, 2)
 
     asyncio.run(run())
@@ -125,7 +125,7 @@ def test_what_a_client_takes_or_cancels_is_not_counted_any_more(tmp_path: Path) 
             await made_to_wait(world, client, 4, 500_000)
             client.say(frames.rst_stream(7, Code.CANCEL), frames.rst_stream(5, Code.CANCEL))
             left = 2 * (500_005 - 65_535)
-            await until(lambda: world.server.unread <= left)
+            await until(lambda: world.server.unread <= left, PATIENCE)
             client.say(frames.window_update(1, MEGABYTE), frames.window_update(3, MEGABYTE))
             got = 0
             while got < 2 * 500_005:
@@ -133,6 +133,6 @@ def test_what_a_client_takes_or_cancels_is_not_counted_any_more(tmp_path: Path) 
                 assert frame is not None
                 got += len(frame[3]) if frame[0] == frames.Kind.DATA and frame[2] in (1, 3) else 0
             client.say(frames.frame(frames.Kind.PING, 0, 0, bytes(8)))
-            await until(lambda: world.server.unread == 0)
+            await until(lambda: world.server.unread == 0, PATIENCE)
 
     asyncio.run(run())

@@ -46,8 +46,8 @@ def test_a_client_that_never_reads_is_let_go_and_another_is_answered_all_the_tim
             for stream in streams:
                 assert await stream.code() is not StatusCode.OK
             assert heaviest < BOUND + TURN
-            await until(lambda: hook.server.health()[1].endswith("; 0 calls in flight, 0 of them streams"))
-            await until(lambda: served.unread == 0)
+            await until(lambda: hook.server.health()[1].endswith("; 0 calls in flight, 0 of them streams"), PATIENCE)
+            await until(lambda: served.unread == 0, PATIENCE)
             assert (await other.Screen(request(invite()), timeout=PATIENCE)).decision == pb.DECISION_ALLOW
             assert (hook.count("unread_connections"), hook.faults) == (1, [])
 
@@ -72,5 +72,5 @@ def test_what_is_kept_for_a_stream_outside_of_its_connection_is_weighed_too(tmp_
 
 
 async def linked(served: Any) -> list[Any]:
-    await until(lambda: bool(served._links))
+    await until(lambda: bool(served._links), PATIENCE)
     return list(served._links)
