@@ -48,9 +48,11 @@ breaking: $(READY) ## whether the contracts still serve the clients of the last 
 sanitize: $(READY) ## run the compiled twins under the address and undefined-behaviour sanitizers
 	@PYTHON=$(PY) tests/fuzz/sanitize.sh
 
-fuzz: $(READY) ## fuzz the parsers for FUZZ_SECONDS (default 600); crashes become corpus files
+fuzz: $(READY) ## fuzz SIP and HTTP/2 for FUZZ_SECONDS in all (default 600); crashes become corpus files
 	@$(VENV)/bin/uv sync --frozen --quiet --all-extras --group fuzz
-	@$(PY) -m tests.fuzz.fuzz_sip --seconds $${FUZZ_SECONDS:-600}
+	@status=0; for target in sip http2; do \
+		$(PY) -m tests.fuzz.fuzz_$$target --seconds $$(($${FUZZ_SECONDS:-600} / 2)) || status=1; \
+	done; exit $$status
 
 bench: $(READY) ## measure, print ratios, write build/bench.json
 	@$(PY) -m tests.benchmarks.run

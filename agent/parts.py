@@ -340,7 +340,8 @@ def build_fleet(
 def build_around(config: Config, parts: Parts, find: Find, log: Log, end: Callable[[], None]) -> list[Supervised]:
     """Admin and metrics: calls are screened without them, too."""
     answers = AdminService(parts.readings, parts.keeper, end, find)
-    around = [Supervised(lambda: AdminServer(config.admin, answers), "admin", log)]
+    administered = partial(AdminServer, config.admin, answers, partial(log.fault, where="admin"))
+    around = [Supervised(administered, "admin", log)]
     if config.metrics.listen:
         host, port = host_and_port(config.metrics.listen, "metrics.listen")
         page = Page(parts.readings)

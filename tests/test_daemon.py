@@ -350,10 +350,10 @@ def test_a_fault_while_screening_is_counted_logged_once_and_the_call_passes(
     assert "ZeroDivisionError" in line["error"]
 
 
-def test_the_daemon_imports_no_scapy_no_pandas_no_arrow_and_no_cryptographic_library() -> None:
+def test_the_daemon_imports_no_grpc_no_scapy_no_pandas_no_arrow_and_no_cryptographic_library() -> None:
     program = "import sys, agent.daemon, agent.cli.run; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     modules = set(done.stdout.split())
     assert "agent.daemon" in modules
     assert not modules & {"scapy", "pyarrow", "pandas", "numpy", "agent.ingress.capture_file", "agent.ingress.replay"}
-    assert not modules & {"cryptography", "httpx"}
+    assert not modules & {"cryptography", "httpx", "grpc"}

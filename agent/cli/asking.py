@@ -61,9 +61,9 @@ def _in_words(socket: Path, error: Exception) -> str:
 
     call = cast("grpc.Call", error)  # what stubs raise is both
     code, details = call.code(), call.details() or ""
+    if code is StatusCode.PERMISSION_DENIED or (code is StatusCode.UNAVAILABLE and "Permission denied" in details):
+        return f"{socket}: permission denied; ask as the agent's user, as root, or as who may by its group and users"
     if code is StatusCode.UNAVAILABLE:
-        if "Permission denied" in details:
-            return f"{socket}: permission denied; ask as the agent's user, as root, or as a member of its group"
         return f"no agent answers on {socket}: `sbc-agent doctor` says why"
     if code is StatusCode.DEADLINE_EXCEEDED:
         return f"the agent on {socket} does not answer in time"

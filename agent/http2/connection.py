@@ -31,10 +31,16 @@ Accept = Callable[[Stream, Read], Receiver]
 
 
 class Connection(Generic[Read]):
-    """`accept` may raise StreamFault; `counts` hears of floods, and of calls that their clients had left already."""
+    """`accept` may raise StreamFault, as may `check_trailers`; `counts` hears of floods, and of calls that their
+    clients had left already."""
 
     def __init__(
-        self, limits: Limits, understand: Callable[[HeaderList], Read], accept: Accept[Read], counts: "Counter[str]"
+        self,
+        limits: Limits,
+        understand: Callable[[HeaderList], Read],
+        accept: Accept[Read],
+        check_trailers: Callable[[Read], None],
+        counts: "Counter[str]",
     ) -> None:
         self.streams: dict[int, Stream] = {}
         self.ended = False  # nothing more comes in; what is to be written is the last
@@ -42,6 +48,7 @@ class Connection(Generic[Read]):
         self.pings_answered = 0
         self._limits = limits
         self._accept = accept
+        self._check_trailers = check_trailers
         self._counts = counts
         self._blocks = BlockReader(understand)
         self._reader = FrameReader(limits.frame_bytes)
@@ -54,8 +61,9 @@ class Connection(Generic[Read]):
         self._forsaken: set[int] = set()  # streams that frames in the queue reset
         self._block: tuple[int, int, list[bytes], int] | None = None  # stream, flags, parts and bytes of a header block
         self._highest = 0
+        self._passed_over = range(0)  # numbers that the client has left out last
         self._left: dict[int, None] = {}
-        self._leaving = False
+        self._last_taken: int | None = None  # said in GOAWAY: later streams are for somebody else
         self._window = limits.connection_window
         self._now = 0.0
 
@@ -133,17 +141,19 @@ class Connection(Generic[Read]):
         if self._window < self._limits.connection_window >> 1:
             self.out.put(frames.window_update(0, self._limits.connection_window - self._window))
             self._window = self._limits.connection_window
+        if flags & PADDED:
+            payload = frames.unpadded(flags, payload)
         stream = self.streams.get(number)
         if stream is None:
             self._stale(number, "DATA")
             return
-        if flags & PADDED:
-            payload = frames.unpadded(flags, payload)
         stream.window -= size
         if stream.window < 0:
             raise StreamFault(Code.FLOW_CONTROL_ERROR, "more than the stream's window")
         ended = flags & END_STREAM != 0
         stream.move(Event.RECEIVE_END if ended else Event.RECEIVE_DATA)
+        if stream.due is not None:
+            stream.take_due(len(payload), ended)
         if payload:
             self._floods.useful(1)
         elif not ended:
@@ -185,19 +195,24 @@ class Connection(Generic[Read]):
             raise
         stream = self.streams.get(number)
         if stream is not None:
-            self._trailers(stream, flags)
-        elif number <= self._highest:
-            if not flags & END_STREAM:
-                raise ConnectionFault(Code.PROTOCOL_ERROR, f"stream {number} was used before")
-            self._stale(number, "HEADERS")
+            self._trailers(stream, flags, read)
         elif not number & 1:
             raise ConnectionFault(Code.PROTOCOL_ERROR, f"stream {number} is none that a client may begin")
-        else:
+        elif number > self._highest:
             self._begin(number, flags, read)
+        elif number in self._left:
+            self._stale(number, "HEADERS")
+        elif number in self._passed_over:
+            raise ConnectionFault(Code.PROTOCOL_ERROR, f"stream {number} after a higher one")  # RFC 9113 5.1.1
+        else:
+            raise ConnectionFault(Code.STREAM_CLOSED, f"stream {number} was used before")
 
     def _begin(self, number: int, flags: int, read: Read) -> None:
+        if number > self._highest + 2:
+            self._passed_over = range(self._highest + 1, number)
         self._highest = number
-        if self._leaving:
+        if self._last_taken is not None:
+            self._remember_left(number)
             return  # beyond what GOAWAY named: the client asks somebody else
         if len(self.streams) >= self._limits.streams:
             raise StreamFault(Code.REFUSED_STREAM, "too many streams")
@@ -213,12 +228,19 @@ class Connection(Generic[Read]):
         else:
             stream.receiver = self._accept(stream, read)
         if ended and stream.state is not State.CLOSED:
-            stream.receiver.data(b"", True)
+            self._end_body(stream)
 
-    def _trailers(self, stream: Stream, flags: int) -> None:
-        if not flags & END_STREAM:
+    def _trailers(self, stream: Stream, flags: int, read: Read) -> None:
+        ended = flags & END_STREAM != 0
+        stream.move(Event.RECEIVE_END if ended else Event.RECEIVE_DATA)
+        if not ended:
             raise StreamFault(Code.PROTOCOL_ERROR, "headers in the middle of a body")  # RFC 9113 8.1
-        stream.move(Event.RECEIVE_END)
+        self._check_trailers(read)
+        self._end_body(stream)
+
+    def _end_body(self, stream: Stream) -> None:
+        if stream.due is not None:
+            stream.take_due(0, True)
         stream.receiver.data(b"", True)
 
     def _rst_stream(self, _flags: int, number: int, payload: bytes) -> None:
@@ -257,6 +279,8 @@ class Connection(Generic[Read]):
         self._floods.reset(self._now)
         stream = self.streams.get(number)
         if stream is None:
+            if number > self._highest or not number & 1:  # an idle one is not reset (RFC 9113 6.4)
+                raise ConnectionFault(code, "a stream that was never begun")
             self._leave(number, code)
         else:
             receiver = stream.receiver
@@ -381,8 +405,8 @@ class Connection(Generic[Read]):
 
     def leave(self, code: Code = Code.NO_ERROR, why: str = "") -> None:
         """Take no more streams. Those that were begun go on."""
-        if not (self._leaving or self.ended):
-            self._leaving = True
+        if self._last_taken is None and not self.ended:
+            self._last_taken = self._highest
             self.out.put(frames.goaway(self._highest, code, why))
 
     def close(self) -> None:
@@ -391,15 +415,16 @@ class Connection(Generic[Read]):
         self._accept = _nobody  # no circle stays for the collector
         self._queue.clear()
         streams, self.streams = self.streams, {}
-        self.out.stuck.clear()
         for stream in streams.values():
             receiver, stream.receiver = stream.receiver, NOBODY
-            stream.state, stream.waiting = State.CLOSED, b""
+            stream.state = State.CLOSED
+            self.out.drop(stream)
             receiver.reset(Code.CANCEL)
 
     def _fail(self, fault: ConnectionFault) -> None:
         self._counts["faults"] += 1
-        self.out.put(frames.goaway(self._highest, fault.code, fault.why))
+        last = self._highest if self._last_taken is None else self._last_taken  # never more than before (6.8)
+        self.out.put(frames.goaway(last, fault.code, fault.why))
         self.close()
 
     def _all_sent(self, stream: Stream) -> None:
@@ -417,15 +442,17 @@ class Connection(Generic[Read]):
             stream.state = State.CLOSED
 
     def _leave(self, number: int, code: Code) -> None:
+        self._remember_left(number)
+        self.out.put(frames.rst_stream(number, code))
+
+    def _remember_left(self, number: int) -> None:
         if len(self._left) >= LEFT_MAX:
             del self._left[next(iter(self._left))]
         self._left[number] = None
-        self.out.put(frames.rst_stream(number, code))
 
     def _forget(self, stream: Stream) -> None:
         self.streams.pop(stream.number, None)
-        self.out.stuck.pop(stream.number, None)
-        stream.waiting, stream.trailers = b"", None
+        self.out.drop(stream)
         stream.receiver = NOBODY  # no circle stays for the collector
 
     _HANDLERS: Final[dict[int, Callable[["Connection[Any]", int, int, bytes], None]]] = {

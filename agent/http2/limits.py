@@ -41,6 +41,7 @@ class Limits:
     connection_window: int = 16 << 20  # held back by what is kept (`Allowance`), not by this
     held_bytes: int = 8 << 20  # of messages that are not whole or not taken yet: eight of the greatest size
     out_bytes: int = 128 << 10  # written in one turn; what goes beyond waits in its stream
+    unread_bytes: int = 16 << 20  # that wait for a client who does not read; beyond it, his connection ends
 
 
 class Meter:

@@ -29,6 +29,7 @@ class Outgoing:
         self.cramped = False  # there is more to send than went into this turn
         self.bytes = 0  # that `take` would give
         self.stuck: dict[int, Stream] = {}  # with something that waits, in the order of their turns
+        self.waiting = 0  # bytes of what waits on them
         self.widened = False  # a window of the peer's, since something was tried
         self._peer = peer
         self._turn_bytes = turn_bytes
@@ -87,10 +88,17 @@ class Outgoing:
     def send(self, stream: Stream, data: bytes) -> bool:
         """A part of a body; whether all that waits on this stream is on its way."""
         stream.waiting = stream.waiting + data if stream.waiting else data
+        self.waiting += len(data)
         if self._push(stream):
             return True
         self.stuck[stream.number] = stream
         return False
+
+    def drop(self, stream: Stream) -> None:
+        """Nobody is to have any more what waits on it."""
+        self.stuck.pop(stream.number, None)
+        self.waiting -= len(stream.waiting)
+        stream.waiting, stream.trailers = b"", None
 
     def widen(self, increment: int) -> None:
         """The connection's window. Raises ConnectionFault."""
@@ -139,4 +147,5 @@ class Outgoing:
             self._window -= length
             self._on_data(1)
         stream.waiting = data[at:] if at else data
+        self.waiting -= at
         return at == size

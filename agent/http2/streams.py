@@ -77,7 +77,7 @@ NOBODY: Final = Nobody()
 class Stream:
     """`window` is what the peer may still send, `send_window` what we may, `taken` what was not credited yet."""
 
-    __slots__ = ("number", "receiver", "send_window", "state", "taken", "trailers", "waiting", "window")
+    __slots__ = ("due", "number", "receiver", "send_window", "state", "taken", "trailers", "waiting", "window")
 
     def __init__(self, number: int, window: int, send_window: int) -> None:
         self.number = number
@@ -85,6 +85,7 @@ class Stream:
         self.window = window
         self.send_window = send_window
         self.taken = 0
+        self.due: int | None = None  # bytes of the body that are still to come, where its length was told
         self.waiting = b""  # body that waits for a window, or for the transport
         self.trailers: bytes | None = None  # what ends the stream once that is out
         self.receiver: Receiver = NOBODY
@@ -95,6 +96,13 @@ class Stream:
             self.state = TABLE[self.state, event]
         except KeyError:
             raise StreamFault(Code.STREAM_CLOSED, f"{event.name} in state {self.state.name}") from None
+
+    def take_due(self, size: int, ended: bool) -> None:
+        """Hold a part of the body against the length that was told (RFC 9113 8.1.1). Raises StreamFault."""
+        assert self.due is not None
+        self.due -= size
+        if self.due < 0 or (ended and self.due):
+            raise StreamFault(Code.PROTOCOL_ERROR, "a body of another length than its header says")
 
     @property
     def open(self) -> bool:

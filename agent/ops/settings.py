@@ -30,10 +30,15 @@ class MetricsSettings:
 
 @dataclass(frozen=True, slots=True)
 class AdminSettings:
-    """[admin]: the Unix socket that `sbc-agent status` and the like ask; its members may open it, too, if `group`."""
+    """[admin]: the Unix socket that `sbc-agent status` and the like ask; its members may open it, too, if `group`.
+
+    Who may ask on it: root, the agent's own user, and members of the group, or of them only `users`, where there are
+    some.
+    """
 
     socket: Path = Path("/run/sbc-edge-agent/admin.sock")
     group: str = ""
+    users: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(os.fsencode(self.socket)) > SOCKET_PATH_MAX:

@@ -52,6 +52,7 @@ class Host(Protocol):
 
     message_bytes: int
     held: Allowance
+    kept: int  # bytes of answers that wait outside of the connection
 
     def time(self) -> float:
         """Monotonic seconds, now."""
@@ -80,8 +81,8 @@ class Call:
     """`request` says what is asked; `who` is the client as whoever let him in knows him."""
 
     __slots__ = (
-        "_connection", "_conversation", "_deadline", "_head_sent", "_held", "_holding", "_inbox", "_messages", "_over",
-        "_releasing", "_said_all", "_stream", "_timer", "host", "request",
+        "_connection", "_conversation", "_deadline", "_head_sent", "_held", "_holding", "_inbox", "_kept", "_messages",
+        "_over", "_releasing", "_said_all", "_stream", "_timer", "host", "request",
     )  # fmt: skip
 
     def __init__(
@@ -96,6 +97,7 @@ class Call:
         self._conversation: Conversation | None = None
         self._inbox: deque[bytes] | None = None  # messages that came while the conversation held
         self._held = 0
+        self._kept = 0
         self._holding = False
         self._releasing = False
         self._said_all = False
@@ -134,6 +136,12 @@ class Call:
         sent = self._connection.send(self._stream, framed(message))
         self.host.flush()
         return sent
+
+    def keep(self, size: int) -> None:
+        """So many bytes are kept for the client until he has room: they count as those do that he leaves unread."""
+        if size != self._kept and not self._over:
+            self.host.kept += size - self._kept
+            self._kept = size
 
     def respond(self, message: bytes) -> None:
         """One message, and a good end."""
@@ -192,8 +200,8 @@ class Call:
         self._conversation = conversation
 
     def data(self, payload: bytes, ended: bool) -> None:
-        """Implements Receiver."""
-        if payload:
+        """Implements Receiver. What comes behind our last word is nobody's, and not credited."""
+        if payload and not self._over:
             self._take(payload)
         if ended and not self._over:
             self._said_all = True
@@ -277,6 +285,8 @@ class Call:
         self.finish(Status.DEADLINE_EXCEEDED, "the deadline went by")
 
     def _end(self) -> None:
+        if self._kept:
+            self.keep(0)
         self._over = True
         self.host.flush()
         if self._timer is not None:

@@ -1,7 +1,8 @@
 """One client's connection on asyncio: reads, has the connection work, and writes once per turn of the event loop.
 
 Knows transports. What is asked is the calls', what goes over the wire is agent.http2's. A client that does not read is
-not written to beyond what the transport keeps, and when even answers to PING would gather, he is not read from either.
+not written to beyond what the transport keeps, and when even answers to PING would gather, he is not read from either;
+what waits for him is weighed by the server every turn.
 """
 
 import asyncio
@@ -38,10 +39,14 @@ class Link(asyncio.Protocol):
         self.peer = peer
         self.held = Allowance(server.limits.held_bytes, server.held)
         self.message_bytes = server.message_bytes
+        self.kept = 0
+        self.weight = 0  # `unread`, as the server heard it last
         self._server = server
         self._loop = asyncio.get_running_loop()
         self.time = self._loop.time
-        self._connection: Connection[Request] = Connection(server.limits, read_request, self._accept, server.counts)
+        self._connection: Connection[Request] = Connection(
+            server.limits, read_request, self._accept, check_trailers, server.counts
+        )
         self._transport: asyncio.Transport | None = None
         self._due: list[Callable[[], None]] = []
         self._in_turn = False
@@ -141,6 +146,14 @@ class Link(asyncio.Protocol):
             self._connection.has_unsent or self._transport.get_write_buffer_size() > 0
         )
 
+    @property
+    def unread(self) -> int:
+        """Bytes of answers that this client could have and has not taken: what we keep of them."""
+        transport, out = self._transport, self._connection.out
+        if transport is None or transport.is_closing():
+            return 0
+        return out.bytes + out.waiting + self.kept + transport.get_write_buffer_size()
+
     def leave(self) -> None:
         """Take no more calls on this connection, and say so."""
         self._connection.leave()
@@ -181,6 +194,7 @@ class Link(asyncio.Protocol):
         if connection.ended:
             transport.close()
             return
+        self._server.weigh(self)
         if connection.busy:
             self._come_again()
         self._read_or_not(not connection.busy and connection.out.bytes < self._server.limits.out_bytes)
@@ -216,9 +230,8 @@ class Link(asyncio.Protocol):
     # -- calls ------------------------------------------------------------------------------------------------------
 
     def _accept(self, stream: Stream, request: Request) -> Receiver:
-        """Implements Accept. Raises StreamFault for what is no request (RFC 9113 8.1.1)."""
-        if request.fault:
-            raise StreamFault(Code.PROTOCOL_ERROR, request.fault)
+        """Implements Accept. Raises StreamFault."""
+        check_request(stream, request)
         if request.http_status != 200:
             self._connection.end(stream, no_grpc(request.http_status))
             return NOBODY
@@ -228,3 +241,16 @@ class Link(asyncio.Protocol):
         except Exception as error:  # whoever must not ask; or a fault of ours, which ends this call alone
             call.fail(error)
         return call
+
+
+def check_request(stream: Stream, request: Request) -> None:
+    """Raises StreamFault for what is no request (RFC 9113 8.1.1), or not one of the length that it tells."""
+    if request.fault:
+        raise StreamFault(Code.PROTOCOL_ERROR, request.fault)
+    stream.due = request.length
+
+
+def check_trailers(request: Request) -> None:
+    """Raises StreamFault for what must not stand behind a body."""
+    if request.trailer_fault:
+        raise StreamFault(Code.PROTOCOL_ERROR, request.trailer_fault)

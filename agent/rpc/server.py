@@ -22,6 +22,10 @@ from agent.rpc.status import RpcError, Status
 HELD_BYTES: Final = 64 << 20
 """Of messages of all clients that are not whole or not taken yet."""
 
+UNREAD_BYTES: Final = 40 << 20
+"""Of answers that wait for all clients. Beyond it the connection for which most waits ends: clients that read have next
+to nothing here. A turn may add some megabytes before it is weighed."""
+
 ACCEPTED_AT_ONCE: Final = 64
 TRY_AGAIN_SECONDS: Final = 0.5
 """After the kernel has refused us a connection, for want of descriptors above all."""
@@ -50,6 +54,7 @@ class RpcServer:
         self.counts = counts
         self.on_failure = on_failure
         self.held = Allowance(HELD_BYTES)
+        self.unread = 0  # bytes of answers that wait for clients
         self._methods = methods
         self._max_connections = max_connections
         self._links: set[Link] = set()
@@ -177,7 +182,30 @@ class RpcServer:
 
     def lost(self, link: Link) -> None:
         """A client is gone."""
+        self._reckon(link)
         self._links.discard(link)
+
+    def weigh(self, link: Link) -> None:
+        """Hear how much waits for a client. Who leaves too much unread, by himself or among all, loses his connection:
+        his streams end, his calls pass."""
+        self._reckon(link)
+        if link.weight > self.limits.unread_bytes:
+            self._cut(link)
+        elif self.unread > UNREAD_BYTES:
+            for each in self._links:
+                self._reckon(each)  # some have read since
+            while self.unread > UNREAD_BYTES:
+                self._cut(max(self._links, key=lambda each: each.weight))
+
+    def _reckon(self, link: Link) -> None:
+        unread = link.unread
+        self.unread += unread - link.weight
+        link.weight = unread
+
+    def _cut(self, link: Link) -> None:
+        self.counts["unread"] += 1
+        link.abort()
+        self._reckon(link)
 
     def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
@@ -199,3 +227,8 @@ class RpcServer:
         if request.unreadable:
             raise RpcError(Status.INTERNAL, request.unreadable)
         return method(call, peer)
+
+
+def path_of(service: str, method: str) -> bytes:
+    """As a request names it."""
+    return f"/{service}/{method}".encode()

@@ -6,7 +6,7 @@ import pytest
 
 from agent.sip.framer import Framer
 from tests.fuzz import checks
-from tests.fuzz.fuzz_sip import keep
+from tests.fuzz.harness import keep
 
 
 def test_every_corpus_message_passes_the_checks_of_the_fuzzer(corpus: Path) -> None:
@@ -37,9 +37,6 @@ def test_a_framer_that_depends_on_the_cutting_would_be_found(monkeypatch: pytest
         checks.check(raw)
 
 
-def test_an_input_that_failed_is_kept_under_the_name_of_its_content(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tests.fuzz.fuzz_sip.CORPUS", tmp_path)
-    path = keep(b"INVITE")
+def test_an_input_that_failed_is_kept_under_the_name_of_its_content(tmp_path: Path) -> None:
+    path = keep(b"INVITE", tmp_path, "sip")
     assert (path.name, path.read_bytes()) == ("crash-96bfc81c.sip", b"INVITE")

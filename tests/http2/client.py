@@ -49,7 +49,9 @@ class Served:
         self.heard: dict[int, Heard] = {}
         self.counts: Counter[str] = Counter()
         self.now = 0.0
-        self.connection: Connection[HeaderList] = Connection(limits or Limits(), list, self._accept, self.counts)
+        self.connection: Connection[HeaderList] = Connection(
+            limits or Limits(), list, self._accept, lambda _read: None, self.counts
+        )
         self._reader = FrameReader(1 << 24)
         self.decoder = Decoder()
         if greet:

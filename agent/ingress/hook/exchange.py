@@ -171,6 +171,7 @@ class ScreenExchange(_Sliced):
         call = self._call
         while self._heap and call.writable:
             call.send(self._take())
+        call.keep(self._heap_bytes)
         if self._blocked and self.has_room():
             call.host.next_turn(self._go_on)
         if self._read_all and not (self._heap or self._waiting or self._work is not None):

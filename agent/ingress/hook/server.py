@@ -17,16 +17,16 @@ from typing import Final, TypeVar
 from agent.documents import finite
 from agent.http2.limits import Limits
 from agent.ingress.hook import wire
-from agent.ingress.hook.clients import LOCAL, Crowd, LocalUsers, user_ids
+from agent.ingress.hook.clients import LOCAL, Crowd
 from agent.ingress.hook.desk import Desk
 from agent.ingress.hook.exchange import DRAINING, EventExchange, Exchange, ScreenExchange
 from agent.ingress.hook.settings import HookSettings
-from agent.ingress.hook.socket_file import SocketFile
 from agent.model import ConfigError, ParseError
-from agent.rpc import health, reflection
+from agent.rpc import counts, health, local
 from agent.rpc.call import Call, Conversation
 from agent.rpc.peers import Peer
-from agent.rpc.server import Method, RpcServer
+from agent.rpc.server import Method, RpcServer, path_of
+from agent.rpc.socket_file import SocketFile
 from agent.rpc.status import RpcError, Status
 from agent.rpc.unary import Unary
 from agent.service import Service
@@ -34,7 +34,6 @@ from agent.settings import host_and_port
 from agent.tls import server_context
 
 SERVICE: Final = "sbcedge.screening.v1.ScreeningService"
-LOCAL_SERVICES: Final = (SERVICE, health.SERVICE, reflection.SERVICE)
 MESSAGE_MAX: Final = 1 << 20  # bytes: 1,024 requests of 1 kB, or sixteen of the longest SIP messages
 QUIET_SECONDS: Final = 0.1
 """A stream on which nothing came for so long has nothing in flight that we could still read, and is ended."""
@@ -46,27 +45,6 @@ PATIENCE_SHARE: Final = 0.8
 """Of what is left until a client's deadline: the rest is for the way back."""
 DRAIN_SHARE: Final = 0.8
 """Of the grace: then streams that are never quiet are ended, too, and have the rest to send what is answered."""
-FLOODS: Final = {
-    "hook_http2_faults": "faults",
-    "hook_ping_floods": "pings",
-    "hook_settings_floods": "settings",
-    "hook_reset_floods": "resets",
-    "hook_continuation_floods": "continuations",
-    "hook_header_bombs": "header bytes",
-    "hook_empty_frame_floods": "empty frames",
-    "hook_window_update_floods": "window updates",
-    "hook_priority_floods": "priorities",
-    "hook_late_frame_floods": "late frames",
-    "hook_unknown_frame_floods": "unknown frames",
-    "hook_goaway_floods": "goaways",
-    "hook_connections_refused": "connections_refused",
-    "hook_handshakes_failed": "handshakes_failed",
-    "hook_silent_connections": "silent",
-    "hook_without_http2": "no_http2",
-    "hook_accept_errors": "accept_errors",
-    "hook_forsaken_calls": "forsaken",
-}
-"""Metrics of what agent.http2 and agent.rpc count."""
 
 
 @dataclass(slots=True)
@@ -78,7 +56,6 @@ class Refusals:
 
 
 Admit = Callable[[Peer], str]
-Begin = Callable[[Call], Conversation]
 AnyExchange = TypeVar("AnyExchange", bound=Exchange)
 
 
@@ -102,7 +79,7 @@ class HookServer:
         self._crowd = Crowd(settings.max_in_flight)
         self._allowed = frozenset(settings.allowed_clients)
         self._socket = SocketFile(settings.socket, settings.mode, settings.group)
-        self._users = LocalUsers(frozenset(), -1)
+        self._users = local.LocalUsers(frozenset(), -1)
         self._servers: list[RpcServer] = []
         self._health = health.Health()
         self._counts: Counter[str] = Counter()
@@ -154,16 +131,9 @@ class HookServer:
             exchange.finish()
 
     def _start_local(self) -> None:
-        users = user_ids(self._settings.users, "hook.users")
-        server = self._server(self._admit_local, local=True)
-        bound = self._socket.prepare()
-        try:
-            server.listen_local(bound)
-            self._servers.append(server)
-            self._socket.publish(bound)
-        finally:
-            self._socket.discard(bound)
-        self._users = LocalUsers(users, self._socket.group_id)
+        server = self._server(self._admit_local, about_us=local.about_us(self._health, (SERVICE,)))
+        self._servers.append(server)
+        self._users = local.listen(server, self._socket, self._settings.users)
 
     def _start_tcp(self) -> None:
         settings = self._settings
@@ -177,7 +147,7 @@ class HookServer:
         except ConfigError as error:
             raise ConfigError(f"hook.{error.field}", error.reason) from None
         context.set_alpn_protocols(["h2"])
-        server = self._server(self._admit_certified, local=False)
+        server = self._server(self._admit_certified, about_us={})
         try:
             bound = server.listen_tls(host, port, context)
         except OSError as error:
@@ -185,19 +155,15 @@ class HookServer:
         self._servers.append(server)
         self.address = f"[{host}]:{bound}" if ":" in host else f"{host}:{bound}"
 
-    def _server(self, admit: Admit, *, local: bool) -> RpcServer:
+    def _server(self, admit: Admit, about_us: Mapping[bytes, local.Begin]) -> RpcServer:
         """A server of the contract, in bytes: `wire` reads and writes them."""
         settings = self._settings
         methods: dict[bytes, Method] = {
-            _path(SERVICE, "Screen"): partial(self._screen, admit),
-            _path(SERVICE, "ScreenStream"): partial(self._screen_stream, admit),
-            _path(SERVICE, "ReportEvents"): partial(self._report_events, admit),
+            path_of(SERVICE, "Screen"): partial(self._screen, admit),
+            path_of(SERVICE, "ScreenStream"): partial(self._screen_stream, admit),
+            path_of(SERVICE, "ReportEvents"): partial(self._report_events, admit),
+            **{path: partial(self._about_us, begin) for path, begin in about_us.items()},
         }
-        if local:
-            describe = reflection.Reflection(LOCAL_SERVICES)
-            methods[_path(health.SERVICE, "Check")] = partial(self._about_us, self._health.check)
-            methods[_path(health.SERVICE, "Watch")] = partial(self._about_us, self._health.watch)
-            methods[_path(reflection.SERVICE, "ServerReflectionInfo")] = partial(self._about_us, describe.begin)
         limits = Limits(streams=2 * settings.max_in_flight)  # beyond the bound: to be told so, not to hang
         return RpcServer(methods, limits, MESSAGE_MAX, settings.max_connections, self._counts, self._on_failure)
 
@@ -228,7 +194,7 @@ class HookServer:
 
     # -- what is asked ----------------------------------------------------------------------------------------------
 
-    def _about_us(self, begin: Begin, call: Call, peer: Peer) -> Conversation:
+    def _about_us(self, begin: local.Begin, call: Call, peer: Peer) -> Conversation:
         self._admit_local(peer)
         return begin(call)
 
@@ -297,7 +263,7 @@ class HookServer:
             "hook_unreadable_messages": desk.unreadable_messages,
             "hook_late_requests": refusals.late,
             "hook_turned_away": self._crowd.turned_away,
-            **{name: self._counts[counted] for name, counted in FLOODS.items()},
+            **counts.counters(self.name, self._counts),
         }
 
 
@@ -311,10 +277,6 @@ def _stated_patience(call: Call) -> float:
                 return inf
             return max(0.0, millis * 1e-3)
     return inf
-
-
-def _path(service: str, method: str) -> bytes:
-    return f"/{service}/{method}".encode()
 
 
 def _readable(path: Path, field: str) -> None:

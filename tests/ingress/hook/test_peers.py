@@ -12,9 +12,9 @@ from grpc import StatusCode, aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from agent.http2 import frames
-from agent.ingress.hook.clients import LocalUsers, user_ids
 from agent.ingress.hook.settings import HookSettings
 from agent.model import ConfigError
+from agent.rpc.local import LocalUsers, user_ids
 from agent.rpc.peers import Peer
 from sbcedge.screening.v1 import screening_pb2 as pb
 from tests.fakes.calls import invite
@@ -43,11 +43,13 @@ def connected_as(path: Path, user: int, group: int, more: tuple[int, ...]) -> so
     return sock
 
 
-async def told(path: Path, user: int, group: int, *more: int) -> tuple[int, bytes]:
+async def told(
+    path: Path, user: int, group: int, *more: int, method: bytes = SCREEN, message: bytes = WANTED
+) -> tuple[int, bytes]:
     """Status and message that a process of this user gets, with these groups beside its own."""
     reader, writer = await asyncio.open_unix_connection(sock=connected_as(path, user, group, more))
     client = RawClient(reader, writer)
-    client.say(frames.PREFACE, frames.settings({}), asked(1, headers(SCREEN), WANTED))
+    client.say(frames.PREFACE, frames.settings({}), asked(1, headers(method), message))
     ended = await client.ended(1)
     writer.close()
     return int(ended[b"grpc-status"]), ended.get(b"grpc-message", b"")

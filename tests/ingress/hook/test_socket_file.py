@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from agent.ingress.hook.settings import HookSettings
-from agent.ingress.hook.socket_file import SocketFile
 from agent.model import ConfigError
+from agent.rpc.socket_file import SocketFile
 from sbcedge.screening.v1 import screening_pb2 as pb
 from tests.fakes.calls import invite
 from tests.ingress.hook.hooks import PATIENCE, Hook, a_client, a_hook, request

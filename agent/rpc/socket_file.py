@@ -1,8 +1,8 @@
 """The Unix socket's file: who may open it, and whether somebody listens on it already.
 
-The permissions of the file and of its folders are the first guard, and where grpcio serves a socket the only one, as it
-says nothing of its peers. The socket is made in a folder that nobody else can enter, gets its permissions there, and
-then takes its name: at no moment can it be opened by somebody who must not.
+The permissions of the file and of its folders are the first guard; who asks is then held against them call by call
+(agent.rpc.local). The socket is made in a folder that nobody else can enter, gets its permissions there, and then takes
+its name: at no moment can it be opened by somebody who must not.
 """
 
 import grp
@@ -25,7 +25,7 @@ class SocketFile:
 
     def __init__(self, path: Path, mode: int, group: str, section: str = "hook") -> None:
         self.path = path
-        self._section = section
+        self.section = section
         self._mode = mode
         self._group = group
         self._inode: tuple[int, int] | None = None
@@ -34,9 +34,9 @@ class SocketFile:
     def prepare(self) -> Path:
         """Where to bind. Raises ConfigError if the name is taken or the group unknown, OSError without permission."""
         self._group_id()
-        refuse_taken(self.path, self._section)
+        refuse_taken(self.path, self.section)
         # In the same folder, as a name is given to a file by rename, within one file system.
-        return Path(tempfile.mkdtemp(prefix=f".{self._section}-", dir=self.path.parent)) / "s"
+        return Path(tempfile.mkdtemp(prefix=f".{self.section}-", dir=self.path.parent)) / "s"
 
     def publish(self, bound: Path) -> None:
         """Give the socket its permissions and then its name. Raises OSError."""
@@ -69,7 +69,7 @@ class SocketFile:
         try:
             return grp.getgrnam(self._group).gr_gid
         except KeyError:
-            raise ConfigError(f"{self._section}.group", f'there is no group "{self._group}"') from None
+            raise ConfigError(f"{self.section}.group", f'there is no group "{self._group}"') from None
 
 
 def refuse_taken(path: Path, section: str) -> None:
