@@ -80,7 +80,7 @@ version_of() { # NEW VERSION OUT: the same package under another version number
     sed -i "s/^Version: .*/Version: $2/" "$site/sbc_edge_agent-$was.dist-info/METADATA"
     mv "$site/sbc_edge_agent-$was.dist-info" "$site/sbc_edge_agent-$2.dist-info"
     rm -f "$tree/DEBIAN/md5sums"
-    dpkg-deb -Zgzip -z1 -b "$tree" "$3" >/dev/null
+    dpkg-deb -Znone -b "$tree" "$3" >/dev/null
     rm -rf "$tree"
 }
 
@@ -109,7 +109,7 @@ boot() {
     (
         [ -z "$cg" ] || echo "$BASHPID" >"$cg/cgroup.procs"
         SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 exec systemd-nspawn -q -D "$w/m" -M "$name" --register=no --keep-unit \
-            --private-network --system-call-filter=@memlock --console=pipe -b </dev/null >"$w/console" 2>&1
+            --private-network --capability=CAP_BPF --system-call-filter="bpf @memlock" --console=pipe -b </dev/null >"$w/console" 2>&1
     ) &
     npid=$! leader=
     local state

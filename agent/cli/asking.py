@@ -52,7 +52,7 @@ def agent_at(socket: Path) -> "Iterator[admin_pb2_grpc.AdminServiceStub]":
 
 def _not_there(socket: Path, error: OSError) -> str:
     if isinstance(error, FileNotFoundError):
-        return f"no agent runs with the admin socket {socket} (--socket names another)"
+        return f"no agent runs with the admin socket {socket} (--socket names another): `sbc-agent doctor` says why"
     return f"{socket}: {error.strerror}"
 
 
@@ -64,7 +64,7 @@ def _in_words(socket: Path, error: Exception) -> str:
     if code is StatusCode.UNAVAILABLE:
         if "Permission denied" in details:
             return f"{socket}: permission denied; ask as the agent's user, as root, or as a member of its group"
-        return f"no agent answers on {socket}"
+        return f"no agent answers on {socket}: `sbc-agent doctor` says why"
     if code is StatusCode.DEADLINE_EXCEEDED:
         return f"the agent on {socket} does not answer in time"
     return details or str(code.name)

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
-from agent.cli.output import BAD_INPUT, OK, USAGE_ERROR, complain, print_json
+from agent.cli.output import BAD_INPUT, OK, USAGE_ERROR, complain, complain_of_file, print_json
 from agent.control.settings import DEFAULT_DIRECTORY, check_address
 from agent.model import ConfigError
 
@@ -79,17 +79,21 @@ def run(args: argparse.Namespace) -> int:
 
 def _enrol(args: argparse.Namespace, token: str, pin: str) -> int:
     from agent.control.enrolment import enrol  # noqa: PLC0415  (`--help` is quick)
-    from agent.control.errors import ControllerError  # noqa: PLC0415
+    from agent.control.errors import ControllerError, Trouble  # noqa: PLC0415
 
     try:
         credentials = enrol(args.controller, args.dir, token, pin, _version())
     except ControllerError as error:
         complain(f"not enrolled: {error.reason}")
-        if not pin and error.trouble.value == "away":
+        if not pin and error.trouble is Trouble.AWAY:
             complain("a controller with an authority of its own is known by --authority-sha256")
+        elif error.trouble is Trouble.AWAY:
+            complain(f"does a controller run there, and is {args.controller} its open port (7444, unless changed)?")
+        elif error.trouble is Trouble.STRANGER:
+            complain("its operator makes another token: sbcctl tokens create")
         return BAD_INPUT
     except OSError as error:
-        complain(f"{error.filename or args.dir}: {error.strerror or error}")
+        complain_of_file(error, args.dir)
         return BAD_INPUT
     until = datetime.fromtimestamp(credentials.not_after, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     if args.json:
@@ -108,7 +112,7 @@ def _token(path: Path) -> str | None:
             with path.open("rb") as file:
                 data = file.read(TOKEN_MAX + 1)
     except OSError as error:
-        complain(f"{path}: cannot be read: {error.strerror}")
+        complain_of_file(error, path)
         return None
     text = data.decode("ascii", "replace").strip()
     if not text or len(data) > TOKEN_MAX or not text.isascii() or not text.isprintable() or " " in text:

@@ -3,8 +3,8 @@
 import argparse
 from collections.abc import Iterator
 
-from agent.cli.output import BAD_INPUT, OK, complain, print_json, print_table
-from agent.cli.records import add_directory_argument
+from agent.cli.output import BAD_INPUT, OK, complain, complain_of_file, print_json, print_table
+from agent.cli.records import NO_SPOOL, add_directory_argument
 from agent.records.reading import Record, find
 
 _EXAMPLES = """\
@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         found = list(find(args.dir, args.call_id, complain))
     except OSError as error:
-        complain(f"{error.filename or args.dir}: {error.strerror or error}")
+        complain_of_file(error, args.dir, NO_SPOOL)
         return BAD_INPUT
     if args.json:
         print_json(found)

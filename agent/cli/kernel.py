@@ -12,13 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from agent.cli.output import BAD_INPUT, OK, complain, print_json, print_table
+from agent.cli.output import BAD_INPUT, OK, complain, complain_of_config, print_json, print_table
 from agent.config import CONFIG_FILE, MAX_CONFIG_BYTES
 from agent.documents import raise_all, read_toml
 from agent.ingress.queue.settings import QueueSettings
 from agent.kernel.settings import KernelSettings
 from agent.loading import read_text
-from agent.model import ConfigError, ConfigErrors
+from agent.model import ConfigError
 from agent.settings import as_table, fill
 
 if TYPE_CHECKING:
@@ -74,11 +74,8 @@ def run(args: argparse.Namespace) -> int:
                 return _status(as_json=args.json)
             case _:
                 return _remove()
-    except ConfigErrors as several:
-        for error in several.errors:
-            complain(f"{args.config}: {error}")
     except ConfigError as error:
-        complain(str(error))
+        complain_of_config(args.config, error, "sbc-agent setup")
     except OSError as error:
         complain(error.strerror or str(error))
     return BAD_INPUT
@@ -95,7 +92,7 @@ def read_settings(path: Path) -> tuple[KernelSettings | None, QueueSettings | No
         queue = fill(QueueSettings, as_table(table["queue"], "queue"), "queue", errors)
     raise_all(errors)
     if kernel is None and queue is None:
-        raise ConfigError("kernel", f"{path} has neither [kernel] nor [queue]: nothing would be installed")
+        raise ConfigError("kernel", "there is neither [kernel] nor [queue]: nothing would be installed")
     return kernel, queue
 
 

@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import io
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -75,6 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return USAGE_ERROR
     # What the X.509 library warns of stands in certificates of strangers, and agent.identity judges them itself.
     warnings.filterwarnings("ignore", module=r"agent\.identity\.")
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # below that, its library tells stderr what we say in words
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Names of files, lists and callers may hold what this terminal cannot show, or no text at all.
         sys.stdout.reconfigure(errors="backslashreplace")

@@ -1,10 +1,14 @@
 """How every command speaks: results on stdout (tables or JSON), complaints and progress on stderr."""
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+
+from agent.model import ConfigError, ConfigErrors
 
 OK = 0
 BAD_INPUT = 1
@@ -24,6 +28,31 @@ def print_json(value: object) -> None:
 def complain(message: str) -> None:
     """One line on stderr, named after the program so that it can be found in a script's output."""
     print(f"sbc-agent: {message}", file=sys.stderr)
+
+
+def complain_of_file(error: OSError, place: Path, missing: str = "") -> None:
+    """What could not be read or written, and what to do about it; `missing`: about one that is not there."""
+    complain(f"{error.filename or place}: {error.strerror or error}")
+    if isinstance(error, PermissionError) and os.geteuid():
+        complain("run it as root")
+    elif isinstance(error, FileNotFoundError) and missing:
+        complain(missing)
+
+
+def complain_of_config(file: Path, error: ConfigError, made_by: str) -> None:
+    """Every error of a configuration file, a line each that begins with its name; then what to do about one that is not
+    there (`made_by` is the command that writes a first one) or is for others to read."""
+    for one in error.errors if isinstance(error, ConfigErrors) else (error,):
+        # An error about the file itself has its name as field; do not say it twice.
+        complain(str(one) if one.field == str(file) else f"{file}: {one}")
+    try:
+        file.open("rb").close()
+    except FileNotFoundError:
+        complain(f"`{made_by}` writes a first one")
+    except PermissionError:
+        complain("run it as root; what the service may not read, `sbc-agent doctor` says")
+    except OSError:
+        pass  # the error says it
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

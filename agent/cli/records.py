@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from agent.cli.output import BAD_INPUT, OK, USAGE_ERROR, complain, progress
+from agent.cli.output import BAD_INPUT, OK, USAGE_ERROR, complain, complain_of_file, progress
 from agent.files import replace_file
 from agent.records.reading import Follower, Problem, Record, Wanted, latest, records
 from agent.records.record import rfc3339
@@ -62,6 +62,9 @@ def add_directory_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+NO_SPOOL: Final = "nothing was recorded there; [records] in agent.toml has the folder, --dir names another"
+
+
 def run(args: argparse.Namespace) -> int:
     """0 when every record could be read, 1 when the spool could not or is damaged (the rest is shown)."""
     problems: list[str] = []
@@ -82,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             raise
-        complain(f"{error.filename or args.dir}: {error.strerror or error}")
+        complain_of_file(error, args.dir, NO_SPOOL)
         return BAD_INPUT
     return BAD_INPUT if problems else OK
 

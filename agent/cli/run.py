@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from agent.cli.output import OK, complain
-from agent.model import ConfigError, ConfigErrors
+from agent.cli.output import OK, complain, complain_of_config
+from agent.model import ConfigError
 
 if TYPE_CHECKING:
     from agent.config import Config
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         file = config.policy.file
         standing = _standing(config)
     except ConfigError as error:
-        _complain_of(file, error)
+        complain_of_config(file, error, "sbc-agent setup" if file == args.config else f"sbc-agent policy init {file}")
         return EX_CONFIG
     if not args.check:
         return _serve(config, standing)
@@ -91,9 +91,3 @@ def _serve(config: "Config", standing: "Standing") -> int:
     for problem in standing.problems:
         log.error("at the start", error=problem)
     return run_daemon(config, standing, log, os.environ)
-
-
-def _complain_of(file: Path, error: ConfigError) -> None:
-    for one in error.errors if isinstance(error, ConfigErrors) else (error,):
-        # An error about the file itself has its name as field; do not say it twice.
-        complain(str(one) if one.field == str(file) else f"{file}: {one}")

@@ -13,7 +13,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from agent.cli.output import BAD_INPUT, OK, complain
+from agent.cli.output import BAD_INPUT, OK, complain, complain_of_config, complain_of_file
 from agent.cli.setup_upgrades import add_upgrades, upgrades
 from agent.config import CONFIG_FILE
 from agent.model import ConfigError, ConfigErrors
@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
     except ConfigError as error:
         complain(str(error))
     except OSError as error:
-        complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        complain_of_file(error, args.config)
     return BAD_INPUT
 
 
@@ -210,9 +210,10 @@ def _write(path: Path, text: str, *, force: bool) -> None:
         path.chmod(MODE)
         if os.geteuid() == 0 and _has_group(GROUP):
             shutil.chown(path, group=GROUP)
-    except OSError:
+    except OSError as error:
         if not force:
             path.unlink(missing_ok=True)
+        error.filename = error.filename or str(path)  # a full disk is not told of by name
         raise
 
 
@@ -220,7 +221,11 @@ def _service(args: argparse.Namespace) -> int:
     from agent.config import load_config  # noqa: PLC0415
     from agent.host.unit import drop_in, needs  # noqa: PLC0415
 
-    unit = drop_in(needs(load_config(args.config)))
+    try:
+        unit = drop_in(needs(load_config(args.config)))
+    except ConfigError as error:
+        complain_of_config(args.config, error, "sbc-agent setup")
+        return BAD_INPUT
     if args.dry_run:
         _show_unit(unit)
         return OK

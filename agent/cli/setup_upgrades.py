@@ -46,7 +46,7 @@ def upgrades(args: argparse.Namespace) -> int:
         print(f"# --- systemctl {'enable' if args.upgrades == 'on' else 'disable'} --now {PATH_UNIT}")
         return OK
     if os.geteuid() != 0:
-        complain("this is for root")
+        complain("apt and systemd are set up by root: run it as root")
         return BAD_INPUT
     if text:
         _write_source(places.source, text, force=args.force)

@@ -21,6 +21,10 @@ REASON_MAX: Final = 300
 """Characters of what the other side says that are shown."""
 
 
+_CUT_OFF: Final = "Internal error from Core"
+"""What gRPC says where the other side ends a stream before our first message is written."""
+
+
 class Trouble(Enum):
     """Whose turn it is."""
 
@@ -60,6 +64,8 @@ def of_rpc(error: aio.AioRpcError) -> ControllerError:
     """What a failed call means. What is not in the table is trouble of the other side, or of the way: AWAY."""
     code = error.code()
     said = (error.details() or "").strip()[:REASON_MAX]
+    if code is StatusCode.INTERNAL and said == _CUT_OFF:
+        return ControllerError(Trouble.AWAY, "it hung up at once: is this its port for agents (7443, unless changed)?")
     trailing = error.trailing_metadata() or ()
     retry_after = next((_seconds(value) for key, value in trailing if key == RETRY_KEY), 0.0)
     return ControllerError(

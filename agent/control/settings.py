@@ -35,7 +35,7 @@ def check_address(text: str, field: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     if not (_NAME.fullmatch(host) or _is_address(bare, in_brackets=bare != host)):
-        raise ConfigError(field, f'{quoted(text)} is no host and port: write "controller.example.net:7443"')
+        raise ConfigError(field, f"{quoted(text)} is no HOST:PORT (7443 for agents, 7444 to enrol and for operators)")
     if not (port.isascii() and port.isdecimal() and len(port) <= 5 and 0 < int(port) < 65_536):
         raise ConfigError(field, f"{quoted(text)} has no port from 1 to 65535")
     return bare, int(port)

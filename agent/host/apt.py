@@ -252,8 +252,11 @@ def check_source(path: Path) -> None:
     """Whether this file of apt's names repositories that must be signed. Raises HostError."""
     try:
         text = path.read_text("utf-8")
+    except FileNotFoundError:
+        words = "there is no repository to upgrade from: `sbc-agent setup --repository URL --key FILE` names one"
+        raise HostError(f"{path}: {words}") from None
     except (OSError, ValueError) as error:
-        raise HostError(f"{path}: there is no repository to upgrade from: {error}") from None
+        raise HostError(f"{path}: cannot be read: {error}") from None
     names = {line.split(":", 1)[0].strip().lower() for line in text.splitlines() if ":" in line and line[:1] != "#"}
     if "signed-by" not in names:
         raise HostError(f"{path}: needs Signed-By: the key of the repository")

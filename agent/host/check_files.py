@@ -15,6 +15,8 @@ from agent.model import ConfigError, ConfigErrors
 from agent.policy.policy import Policy
 
 USER: Final = "sbc-edge"
+STATE: Final = Path("/var/lib/sbc-edge-agent")
+AS_ROOT: Final = "run it as root"
 
 
 def read_configuration(path: Path) -> tuple[Config | None, list[Finding]]:
@@ -22,9 +24,7 @@ def read_configuration(path: Path) -> tuple[Config | None, list[Finding]]:
     try:
         return load_config(path), [ok("configuration", f"{path} is right")]
     except ConfigError as error:
-        if not path.exists():
-            return None, [fault("configuration", f"there is no {path}", "sbc-agent setup")]
-        return None, _faults("configuration", path, error)
+        return None, _faults("configuration", path, error, "sbc-agent setup")
 
 
 def read_rules(config: Config) -> tuple[Policy | None, list[Finding]]:
@@ -33,15 +33,20 @@ def read_rules(config: Config) -> tuple[Policy | None, list[Finding]]:
     try:
         policy = load_policy(file)
     except ConfigError as error:
-        if not file.exists():
-            return None, [fault("policy", f"there is no {file}", f"sbc-agent policy init {file}")]
-        return None, _faults("policy", file, error)
+        return None, _faults("policy", file, error, f"sbc-agent policy init {file}")
     return policy, [ok("policy", f"{file} is right, generation {policy.generation}"), *_substance(policy)]
 
 
-def _faults(about: str, path: Path, error: ConfigError) -> list[Finding]:
+def _faults(about: str, path: Path, error: ConfigError, made_by: str) -> list[Finding]:
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return [fault(about, f"there is no {path}", made_by)]
+    except OSError:
+        pass  # the error says it
+    advice = "mend it" if os.access(path, os.R_OK) else AS_ROOT
     errors = error.errors if isinstance(error, ConfigErrors) else (error,)
-    return [fault(about, str(one) if one.field == str(path) else f"{path}: {one}", "mend it") for one in errors]
+    return [fault(about, str(one) if one.field == str(path) else f"{path}: {one}", advice) for one in errors]
 
 
 def _substance(policy: Policy) -> Iterator[Finding]:
@@ -69,6 +74,27 @@ def readable(config: Config, path: Path, user: str = USER) -> Iterator[Finding]:
                 f"the service's user {user} may not read {file}: {blocked} has mode {_mode(blocked)}",
                 f"chgrp {grp.getgrgid(account.pw_gid).gr_name} {blocked} && chmod g+{_bits(blocked)} {blocked}",
             )
+
+
+def writable(config: Config, user: str = USER) -> Iterator[Finding]:
+    """Whether records and counts are the service's: an agent that root ran by hand leaves files that it may not write.
+    Nothing is said where there is no such user, or we may not look."""
+    try:
+        account = pwd.getpwnam(user)
+    except KeyError:
+        return
+    records = config.records.directory if config.records is not None else None
+    for folder in (records, config.restart.directory or STATE / "restart"):
+        try:
+            if folder is None:
+                continue
+            files = [path for path in folder.iterdir() if path.is_file()]  # lost+found is root's
+            foreign = any(path.stat().st_uid != account.pw_uid for path in (folder, *files))
+        except OSError:
+            continue  # not there yet, or going
+        if foreign:
+            words = f"{folder}: something is not of the service's user {user}: was the agent run by hand, as root?"
+            yield fault("permissions", words, f"chown -R {user}: {folder}")
 
 
 def blocking(file: Path, uid: int, groups: set[int]) -> Path | None:

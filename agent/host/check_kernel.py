@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from agent.config import Config
-from agent.host.check_files import is_root
+from agent.host.check_files import AS_ROOT, is_root
 from agent.host.finding import Finding, fault, ok, skipped, warning
 from agent.host.interfaces import interfaces
 from agent.host.unit import DROP_IN, drop_in, needs
@@ -17,7 +17,6 @@ from agent.kernel.settings import KernelSettings
 
 QUEUES: Final = Path("/proc/net/netfilter/nfnetlink_queue")
 UNITS: Final = Path("/lib/systemd/system")
-AS_ROOT: Final = "run it as root"
 
 
 def privileges(config: Config, installed: Path = DROP_IN, units: Path = UNITS) -> Iterator[Finding]:

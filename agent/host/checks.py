@@ -16,6 +16,7 @@ def examine(path: Path, when: float, *, runs: bool) -> Iterator[Finding]:
         return
     yield from check_files.read_rules(config)[1]
     yield from check_files.readable(config, path)
+    yield from check_files.writable(config)
     yield from of_configuration(config, when, runs=runs)
 
 

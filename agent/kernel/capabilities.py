@@ -37,9 +37,8 @@ def missing(capability: str, to_do: str) -> PermissionError:
     name = capability.lower()
     return PermissionError(
         errno.EPERM,
-        f"to {to_do} this process needs the capability {capability}: as a service, add it to AmbientCapabilities and "
-        f"CapabilityBoundingSet of its unit; by hand, run it as root or with "
-        f"setpriv --inh-caps +{name[4:]} --ambient-caps +{name[4:]}",
+        f"to {to_do} this process needs the capability {capability}: for the service, `sbc-agent setup --service` and "
+        f"restart it; by hand, run it as root or with setpriv --inh-caps +{name[4:]} --ambient-caps +{name[4:]}",
     )
 
 

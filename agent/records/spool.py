@@ -205,7 +205,7 @@ class Spool:
         except TimeoutError:
             self._trouble = "stopped while the disk did not answer"
         except OSError as error:
-            self._trouble = f"stopped: {_in_words(error)}"
+            self._trouble = f"stopped: {self._in_words(error)}"
         except Exception as error:  # what ended the writer; the daemon must still come to its end
             self._trouble = f"stopped: {error!r}"
         finally:
@@ -272,6 +272,9 @@ class Spool:
         aside = f"; {counts.corrupt} damaged segments set aside" if counts.corrupt else ""
         return True, f"committed up to {self._store.committed}, {counts.bytes} bytes on disk{aside}"
 
+    def _in_words(self, error: OSError) -> str:
+        return f"{error.filename or self.settings.directory}: {error.strerror or error}"
+
     def counters(self) -> Mapping[str, int]:
         counts = self._store.counts
         return {
@@ -333,7 +336,7 @@ class Spool:
                 self._in_flight.started = self._clock()
                 await self._in_thread(self._store.write, Group())
         except OSError as error:
-            trouble = _in_words(error)
+            trouble = self._in_words(error)
         except Exception as error:  # a fault of ours: this group may be lost, the next one need not be
             trouble = f"fault of the spool: {error!r}"
             self._lose_group(trouble)
@@ -428,11 +431,6 @@ class Spool:
         for _, future in self._awaited:
             future.cancel()
         self._flushes, self._awaited = [], []
-
-
-def _in_words(error: OSError) -> str:
-    where = f" ({error.filename})" if error.filename else ""
-    return f"{error.strerror or error}{where}"
 
 
 def _in_full(one: Waiting) -> Decision:

@@ -115,7 +115,7 @@ def _restore(args: argparse.Namespace, config: "Config") -> int:
         complain(str(error))
         return FAILED
     finally:
-        _hand_over(config.controller.directory)
+        hand_over(config.controller.directory)
     print(f"back-up of {_moment(backup.at)}: {len(backup.files)} files are in place")
 
     async def work(parts: "Parts") -> None:
@@ -176,7 +176,7 @@ def _with_parts(config: "Config", work: "Callable[[Parts], Coroutine[Any, Any, N
         try:
             asyncio.run(main())
         finally:
-            _hand_over(config.controller.directory)
+            hand_over(config.controller.directory)
     except (StoreDamaged, SchemaTooNew) as error:
         complain(str(error))
         return 78
@@ -186,7 +186,7 @@ def _with_parts(config: "Config", work: "Callable[[Parts], Coroutine[Any, Any, N
     return OK
 
 
-def _hand_over(directory: Path) -> None:
+def hand_over(directory: Path) -> None:
     """Root does this for the service: what it made belongs to whom the folder belongs."""
     if os.geteuid() != 0 or not directory.is_dir():
         return

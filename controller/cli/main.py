@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from agent.model import ConfigError, ConfigErrors
-from controller.cli.keeping import complain, configure
+from controller.cli.keeping import complain, configure, hand_over
 
 if TYPE_CHECKING:
     from controller.config import Config
@@ -123,6 +123,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for one in error.errors if isinstance(error, ConfigErrors) else (error,):
             # An error about the file itself has its name as field; do not say it twice.
             complain(str(one) if one.field == str(file) else f"{file}: {one}")
+        if _is_there(file) and not os.access(file, os.R_OK):
+            complain("run it as root, or as the service's user")
         return EX_CONFIG
     act: Callable[[argparse.Namespace, Config], int] = args.act
     try:
@@ -139,9 +141,20 @@ def _load(args: argparse.Namespace) -> "Config":
     from controller.config import load_config, read_config  # noqa: PLC0415  (`--help` is quick)
 
     directory = args.directory.absolute() if args.directory is not None else None
-    if args.config is None and not CONFIG_FILE.exists():
+    if args.config is None and not _is_there(CONFIG_FILE):
         return read_config("", directory)
     return load_config(args.config or CONFIG_FILE, directory)
+
+
+def _is_there(file: Path) -> bool:
+    """Also if we may not look at it."""
+    try:
+        file.stat()
+    except FileNotFoundError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def _run(args: argparse.Namespace, config: "Config") -> int:  # noqa: ARG001
@@ -186,6 +199,7 @@ async def _prepare(config: "Config", admin: str | None) -> int:
             print(f"login token:   {waiting}" if waiting.exists() else "There is an administrator already.")
     finally:
         await parts.store.close()
+        hand_over(config.controller.directory)
     return OK
 
 

@@ -103,7 +103,7 @@ def reaching(access: Access) -> Iterator[Fleet]:
         try:
             yield Fleet(channel, metadata)
         except grpc.RpcError as error:
-            raise _in_words(access.controller, cast("grpc.Call", error)) from None
+            raise _in_words(access, cast("grpc.Call", error)) from None
 
 
 def _credentials(access: Access) -> grpc.ChannelCredentials:
@@ -120,14 +120,15 @@ def _credentials(access: Access) -> grpc.ChannelCredentials:
 # --- errors
 
 
-def _in_words(controller: str, call: grpc.Call) -> ControlError:
+def _in_words(access: Access, call: grpc.Call) -> ControlError:
+    controller = access.controller
     code, details = call.code(), call.details() or ""
     trailing = dict(call.trailing_metadata() or ())
     match code:
         case StatusCode.UNAVAILABLE if "handshake" in details.lower() or "certificate" in details.lower():
-            lines = [f"{controller} cannot be trusted: {_tls(details)}"]
+            lines = [f"{controller} cannot be trusted: {_tls(details, access)}"]
         case StatusCode.UNAVAILABLE:
-            lines = [f"no controller answers at {controller}: {details}"]
+            lines = [f"no controller answers at {controller}: {details}", "does it run? is this its open port (7444)?"]
         case StatusCode.DEADLINE_EXCEEDED:
             lines = [f"the controller at {controller} does not answer in time: {details}"]
         case StatusCode.UNAUTHENTICATED:
@@ -152,9 +153,11 @@ def _violations(serialised: str | bytes | None) -> list[str]:
     return [f"{f.field}: {f.description}" if f.field else f.description for f in problem.fields]
 
 
-def _tls(details: str) -> str:
+def _tls(details: str, access: Access) -> str:
     """What of a long story of BoringSSL's matters."""
     if "CERTIFICATE_VERIFY_FAILED" in details:
+        if access.authority is None:
+            return "its certificate is of no authority that this system knows: give --authority or --authority-sha256"
         return "its certificate is not of the authority that was given (--authority)"
     if "hostname" in details.lower() or "peer name" in details.lower():
         return "its certificate is not for this name"

@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import io
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -86,6 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.command is None:
         parser.print_help(sys.stderr)
         return USAGE_ERROR
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # below that, its library tells stderr what we say in words
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Names of hosts, lists and callers may hold what this terminal cannot show, or no text at all.
         sys.stdout.reconfigure(errors="backslashreplace")

@@ -147,7 +147,8 @@ def read_file(path: Path, field: str) -> bytes:
         with path.open("rb") as file:
             data = file.read(FILE_MAX + 1)
     except OSError as error:
-        raise ConfigError(field, f"{path} cannot be read: {error.strerror}") from None
+        advice = ": copy it for this user, or run this as root" if isinstance(error, PermissionError) else ""
+        raise ConfigError(field, f"{path} cannot be read: {error.strerror}{advice}") from None
     if len(data) > FILE_MAX:
         raise ConfigError(field, f"{path} is too large")
     return data

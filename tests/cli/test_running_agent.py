@@ -97,7 +97,8 @@ def test_when_no_agent_answers_the_command_says_so(command: list[str], tmp_path:
     assert main([*command, "--socket", str(tmp_path / "nobody")]) == 1
     said = capsys.readouterr()
     assert said.out == ""
-    assert said.err == f"sbc-agent: no agent runs with the admin socket {tmp_path}/nobody (--socket names another)\n"
+    where = f"no agent runs with the admin socket {tmp_path}/nobody (--socket names another)"
+    assert said.err == f"sbc-agent: {where}: `sbc-agent doctor` says why\n"
 
 
 def test_policy_apply_takes_a_file_or_the_agents_own(agent: AgentProcess, tmp_path: Path, capsys: Capture) -> None:

@@ -109,6 +109,7 @@ def test_nobody_there_is_said_in_words(tmp_path: Path) -> None:
     done = enroll(tmp_path, controller)
     assert done.returncode == 1
     assert "Connection refused" in done.stderr
+    assert "its open port (7444" in done.stderr
 
 
 @pytest.mark.parametrize("text", ["", "two words", "x" * 5000, "caf\xe9"])

@@ -14,7 +14,7 @@ PATIENCE: Final = float(os.environ.get("SBC_EDGE_PATIENCE", "1"))
 """How many times as slow as ours a machine may be: one that is emulated is by twenty."""
 
 
-async def until(condition: Callable[[], bool], timeout: float = 5.0) -> None:
+async def until(condition: Callable[[], bool], timeout: float = 20.0) -> None:
     """Return as soon as `condition()` holds; AssertionError that names it when `timeout` seconds have gone by,
     more on a machine that is slow."""
     timeout *= PATIENCE

@@ -1,6 +1,7 @@
 """What `sbc-agent doctor` finds, each on a host that has that fault."""
 
 import os
+import pwd
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -48,6 +49,15 @@ def test_policy_without_trunks_is_right_and_a_warning(tmp_path: Path) -> None:
     path.write_text("generation = 1\n")
     _, found = check_files.read_rules(config(f'policy.file = "{path}"\n[hook]'))
     assert states(found) == [State.OK, State.WARNING]
+
+
+def test_records_that_the_service_may_not_write_are_named(tmp_path: Path) -> None:
+    (tmp_path / "spool").mkdir()
+    where = config(f'[hook]\n[records]\ndirectory = "{tmp_path}/spool"\n[restart]\ndirectory = "{tmp_path}/none"')
+    user = pwd.getpwuid(os.getuid()).pw_name
+    assert list(check_files.writable(where, user)) == []
+    other = next(one.pw_name for one in pwd.getpwall() if one.pw_uid != os.getuid())
+    assert only(list(check_files.writable(where, other))).advice == f"chown -R {other}: {tmp_path}/spool"
 
 
 def test_file_that_the_service_may_not_read_is_named() -> None:

@@ -308,7 +308,7 @@ def test_without_the_capability_the_error_names_it(wires: Cable) -> None:
     process = unprivileged(wires)
     output, _ = process.communicate(timeout=30)
     assert output.startswith("refused to capture packets this process needs the capability CAP_NET_RAW")
-    assert "AmbientCapabilities" in output
+    assert "sbc-agent setup --service" in output
     assert "setpriv" in output
 
 

@@ -25,7 +25,7 @@ NOW = time.time()
 
 def certificate_of(key: ec.EllipticCurvePrivateKey, name: str = "policy administrator") -> x509.Certificate:
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.UTC)
+    now = datetime.datetime.fromtimestamp(NOW, datetime.UTC)
     usage = dict.fromkeys(
         (
             *("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement"),
@@ -63,7 +63,7 @@ def trust_list(sequence: int, key: ec.EllipticCurvePrivateKey = KEY) -> bytes:
 
 
 def crl(number: int) -> bytes:
-    now = datetime.datetime.now(datetime.UTC)
+    now = datetime.datetime.fromtimestamp(NOW, datetime.UTC)
     revoked = x509.RevokedCertificateBuilder().serial_number(99).revocation_date(now).build()
     made = (
         x509.CertificateRevocationListBuilder()

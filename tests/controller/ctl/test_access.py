@@ -86,6 +86,10 @@ def test_an_authority_that_did_not_issue_the_servers_certificate_is_said_so(at_d
         said = await desk.run("agents", "--authority", desk.file("ca.pem", Authority().certificate))
         assert said.code == 1
         assert "cannot be trusted: its certificate is not of the authority" in said.err
+        token = desk.file("token", "sbce_0_0")
+        said = await desk.run("login", desk.controller.server.open_address, "--profile", "new", "--token-file", token)
+        assert said.code == 1
+        assert "give --authority or --authority-sha256" in said.err
 
     at_desk(work)
 

@@ -22,6 +22,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("z")
 
 
+async def is_done(controller: ControllerProcess, generation: int) -> None:
+    """Its rollout ends, and well; else the reason is told."""
+    ended = await controller.operator().rollout_ends(generation)
+    assert ended.state == "done", ended
+
+
 async def ends_well(controller: ControllerProcess, agents: Sequence[Managed], traffic: Sequence[Traffic]) -> None:
     """Every answered call is in the archive, once; none was lost, and the limit was kept."""
     for agent, one in zip(agents, traffic, strict=True):
@@ -83,7 +89,7 @@ def test_of_two_controllers_the_other_one_takes_over_when_the_leader_is_killed_o
                 await agent.start()
                 await agent.is_managed()
             await leader.operator().apply(LIMITED)
-            assert (await leader.operator().rollout_ends(1)).state == "done"
+            await is_done(leader, 1)
             traffic = await stack.enter_async_context(calling(agents))
             await passes(traffic, 0.8, 1.2)
             leader.kill()
@@ -93,7 +99,7 @@ def test_of_two_controllers_the_other_one_takes_over_when_the_leader_is_killed_o
             await passes(traffic, 0.8, 1.2)
             assert limit_was_kept(traffic), worst_excess(traffic)
             await other.operator().apply(LIMITED + "# again\n")
-            assert (await other.operator().rollout_ends(2)).state == "done"
+            await is_done(other, 2)
             await asyncio.to_thread(leader.start)
             leader, other = other, leader
             leader.signal(SIGSTOP)
@@ -101,10 +107,10 @@ def test_of_two_controllers_the_other_one_takes_over_when_the_leader_is_killed_o
                 await agent.says("controller", f"session with {'c1'}", healthy=True)
             await passes(traffic, 0.8, 1.2)
             await other.operator().apply(LIMITED + "# and again\n")
-            assert (await other.operator().rollout_ends(3)).state == "done"
+            await is_done(other, 3)
             leader.signal(SIGCONT)
             await leader.operator().apply(LIMITED + "# by the one that thawed\n")
-            assert (await leader.operator().rollout_ends(4)).state == "done"
+            await is_done(leader, 4)
             await ends_well(other, agents, traffic)
 
     asyncio.run(main())
