@@ -81,13 +81,15 @@ def test_agents_share_what_their_policy_says_and_an_operator_s_limit_takes_its_p
     async def main() -> None:
         async with two_agents(tmp_path) as (controller, one, other):
             first, second = Asking(one.channel()), Asking(other.channel())
-            answers: list[pb.StreamQuotaResponse] = []
-            for _ in range(6):
-                answers = [await first.ask(demand()), await second.ask(demand())]
-                await asyncio.sleep(0.15)
-            leases = [answer.leases[0] for answer in answers]
-            assert sum(lease.rate for lease in leases) == pytest.approx(95, abs=1)
-            assert leases[0].rate == pytest.approx(leases[1].rate, rel=0.02)
+            async with asyncio.timeout(PATIENCE):
+                while True:
+                    answers = [await first.ask(demand()), await second.ask(demand())]
+                    leases = [answer.leases[0] for answer in answers]
+                    assert sum(lease.rate for lease in leases) <= 100
+                    half = pytest.approx(95 / 2, abs=0.5)
+                    if leases[0].rate == half and leases[1].rate == half:
+                        break
+                    await asyncio.sleep(0.05)
             assert {lease.life.seconds for lease in leases} == {LIFE}
             assert answers[0].limit_epoch == 1
             assert leases[0].safe_rate == pytest.approx(10.0)

@@ -33,6 +33,7 @@ from sbcedge.control.v1 import control_pb2 as pb
 from sbcedge.fleet.v1 import fleet_pb2 as fleet
 from tests.controller.agents import PATIENCE, a_controller, a_policy
 from tests.fakes.postgres import PostgresServer
+from tests.fakes.waiting import until
 
 
 @pytest.mark.parametrize(
@@ -159,6 +160,7 @@ def test_a_message_that_is_too_long_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_while_the_database_is_away_sessions_stay_and_what_was_said_is_not_lost(
     tmp_path: Path, own_server: PostgresServer
 ) -> None:
@@ -177,14 +179,14 @@ def test_while_the_database_is_away_sessions_stay_and_what_was_said_is_not_lost(
                 session.lives(say_it_now)
                 await session.is_well()
                 await operator.apply(a_policy(), (1.0,))
-                await asyncio.wait_for(taken.wait(), PATIENCE)
+                await asyncio.wait_for(taken.wait(), 6 * PATIENCE)
                 with pytest.raises(aio.AioRpcError) as raised:
                     await operator.fleet.ListAgents(fleet.ListAgentsRequest())
                 assert raised.value.code() is StatusCode.UNAVAILABLE
-                await asyncio.sleep(2)
+                await until(lambda: not controller.parts.store.health()[0], 6 * PATIENCE)
                 assert not session.call.done()
                 await asyncio.to_thread(own_server.start)
-                async with asyncio.timeout(3 * PATIENCE):
+                async with asyncio.timeout(6 * PATIENCE):
                     while True:
                         try:
                             shown = await operator.rollout.GetRollout(fleet.GetRolloutRequest())
