@@ -41,25 +41,28 @@ class PostgresServer:
         """Make the cluster where there is none, run the server, wait until it answers."""
         programs = binaries()
         assert programs is not None
-        user = self._user()
         if not self._data.exists():
-            if user is not None:
+            if (user := self._user()) is not None:
                 shutil.chown(self.folder, user)
             initdb = [
+                *self._as_user(),
                 str(programs / "initdb"),
                 "-D",
                 str(self._data),
                 *("-A", "trust", "-E", "UTF8", "--locale=C", "-U", "postgres", "--no-sync"),
             ]
-            subprocess.run(initdb, check=True, user=user, capture_output=True, cwd="/")
+            subprocess.run(initdb, check=True, capture_output=True, cwd="/")
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                # A test run that is killed leaves no server behind.
-                ["setpriv", "--pdeathsig", "QUIT", programs / "postgres", "-D", self._data, *self._options()],
+                [
+                    *self._as_user(),
+                    *("setpriv", "--pdeathsig", "QUIT"),  # a test run that is killed leaves no server behind
+                    *(str(programs / "postgres"), "-D", str(self._data)),
+                    *self._options(),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                user=user,
                 cwd="/",
             )
         deadline = time.monotonic() + PATIENCE
@@ -95,6 +98,14 @@ class PostgresServer:
             return None
         names = {entry.pw_name for entry in pwd.getpwall()}
         return "postgres" if "postgres" in names else "nobody"
+
+    def _as_user(self) -> list[str]:
+        """What makes a command run as another user. subprocess with `user` forks, and gRPC, which may be at work in other
+        threads, has handlers of forks that crash the child now and then; without it, subprocess uses vfork."""
+        if (user := self._user()) is None:
+            return []
+        group = str(pwd.getpwnam(user).pw_gid)
+        return ["setpriv", "--reuid", user, "--regid", group, "--clear-groups"]
 
     def url(self, database: str) -> str:
         """For libpq and for the controller's settings."""
