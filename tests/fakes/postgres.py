@@ -100,8 +100,11 @@ class PostgresServer:
         return "postgres" if "postgres" in names else "nobody"
 
     def _as_user(self) -> list[str]:
-        """What makes a command run as another user. subprocess with `user` forks, and gRPC, which may be at work in other
-        threads, has handlers of forks that crash the child now and then; without it, subprocess uses vfork."""
+        """What makes a command run as another user.
+
+        subprocess with `user` forks, and gRPC, which may be at work in other threads, has handlers of forks that crash
+        the child now and then; without it, subprocess uses vfork, and nobody's handlers run.
+        """
         if (user := self._user()) is None:
             return []
         group = str(pwd.getpwnam(user).pw_gid)
