@@ -16,6 +16,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # Deadlines measure the machine, not the code; the time bounds that matter are asserted where they are promised.
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("thorough", parent=settings.get_profile("default"), max_examples=5000)
+settings.register_profile("steady", parent=settings.get_profile("default"), derandomize=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 

@@ -10,8 +10,8 @@ import pytest
 from agent.model import ConfigErrors
 from agent.stir.given import GivenDocument
 from agent.stir.lists import Kind
+from tests.stir.desk import DAY, desk, revocations, trust_list
 from tests.stir.fetching import Clocks, laboratory
-from tests.stir.test_keeper import DAY, desk, revocations, trust_list
 
 
 def given(folder: Path, content: bytes, kind: Kind = Kind.LIST, generation: int = 1, number: int = 0) -> GivenDocument:

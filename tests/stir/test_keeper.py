@@ -1,153 +1,26 @@
 """Trust lists and revocation lists: taken when good, kept when what follows is not, alarmed when they grow old."""
 
 import asyncio
-import json
 import os
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from agent.identity.certificate import read_chain
-from agent.identity.trust import TrustStore
 from agent.model import ConfigError
-from agent.ops.log import LineWriter, Log
 from agent.stir.artifact import FILE_SECONDS, RETRY_SECONDS
-from agent.stir.keeper import NOBODY, TrustKeeper
-from agent.stir.lab import make_crl, make_trust_list, sign_jws
+from agent.stir.keeper import NOBODY
+from agent.stir.lab import make_trust_list
 from agent.stir.lists import load_judges
 from agent.stir.settings import IdentitySettings
-from tests.fakes.certificate_server import CertificateServer, Handler, page, redirect, serving, silence
+from tests.fakes.certificate_server import page, silence
 from tests.fakes.waiting import until
-from tests.stir.fetching import HTTPS, Clocks, Names, chain, laboratory
+from tests.stir.desk import CRL, DAY, LIST, Desk, administrator, desk, revocations, run, trust_list, write
+from tests.stir.fetching import Clocks, chain, laboratory
 
-DAY = 86400.0
-LIST, CRL = "/api/v1/ca-list", "/download/v1/crl"
-
-
-class Desk:
-    """A trust keeper, what it has published, and what it has logged."""
-
-    def __init__(self, tmp_path: Path, server: CertificateServer | None = None, **settings: Any) -> None:
-        lab = laboratory()
-        files = {
-            "pa-root.pem": lab.pa_root.pem,
-            "crl-signer.pem": lab.crl_signer.pem,
-            "https-ca.pem": HTTPS.certificate,
-        }
-        for name, content in files.items():
-            (tmp_path / name).write_bytes(content)
-        values = {
-            "ports": (server.port if server else 443,),
-            "allow_addresses": ("127.0.0.0/8",),
-            "https_ca": tmp_path / "https-ca.pem",
-            "pa_roots": tmp_path / "pa-root.pem",
-            "crl_signers": tmp_path / "crl-signer.pem",
-            "directory": tmp_path / "state",
-            **settings,
-        }
-        self.clocks = Clocks()
-        self.stores: list[TrustStore] = []
-        self.logged = tmp_path / "log"
-        self.settings = IdentitySettings(**values)
-        self.keeper = self.another()
-
-    def another(self) -> TrustKeeper:
-        """A keeper with the same settings, as after a restart."""
-        clocks = self.clocks
-        log = Log(LineWriter(os.open(self.logged, os.O_WRONLY | os.O_CREAT | os.O_APPEND)))
-        names = Names()
-        return TrustKeeper(
-            self.settings, self._adopt, log, names.look_up, lambda: clocks.monotonic, lambda: clocks.wall
-        )
-
-    async def _adopt(self, store: TrustStore) -> None:
-        self.stores.append(store)
-
-    async def restart(self) -> None:
-        await self.keeper.stop(5.0)
-        self.keeper = self.another()
-        await self.keeper.start()
-
-    async def looks(self) -> None:
-        """Wait until everything that is due has been looked at."""
-        before = self.count("looks")
-        await until(lambda: self.count("looks") > before, 10.0)
-        await asyncio.sleep(0)
-
-    def count(self, name: str) -> int:
-        return self.keeper.counters()[f"trust_{name}"]
-
-    @property
-    def words(self) -> str:
-        return self.keeper.health()[1]
-
-    def healthy(self) -> bool:
-        return self.keeper.health()[0]
-
-    @property
-    def log(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.logged.read_text().splitlines()]
-
-
-@asynccontextmanager
-async def desk(tmp_path: Path, **settings: Any) -> AsyncIterator[Desk]:
-    """A running keeper that has no server."""
-    made = Desk(tmp_path, **settings)
-    await made.keeper.start()
-    try:
-        yield made
-    finally:
-        await made.keeper.stop(5.0)
-    assert not [line for line in made.log if line["event"] == "fault"]
-
-
-@asynccontextmanager
-async def administrator(
-    tmp_path: Path, pages: Mapping[str, Handler], lists: tuple[str, ...] = (LIST,), crls: tuple[str, ...] = (CRL,)
-) -> AsyncIterator[tuple[Desk, CertificateServer]]:
-    """A running keeper that fetches its lists from a server."""
-    async with serving(pages, HTTPS) as server:
-        urls = {"trust_lists": tuple(map(server.url, lists)), "crls": tuple(map(server.url, crls))}
-        made = Desk(tmp_path, server, **urls)
-        await made.keeper.start()
-        try:
-            yield made, server
-        finally:
-            await made.keeper.stop(5.0)
-        assert not [line for line in made.log if line["event"] == "fault"]
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The keeper's turns follow each other at once; what is due is said by the test's clock."""
-    monkeypatch.setattr("agent.stir.keeper.TURN_SECONDS", 0.001)
-
-
-def trust_list(sequence: int = 1, *, expires: float = 0.0, anchors: int = 1) -> bytes:
-    lab = laboratory()
-    roots = [lab.root.pem, lab.foreign_root.pem][:anchors]
-    return make_trust_list(lab.pa_signer, roots, sequence, expires or Clocks().wall + 30 * DAY)
-
-
-def revocations(number: int = 1, *, age: float = 60.0, left: float = 30 * DAY, revoked: int = 1) -> bytes:
-    lab, now = laboratory(), Clocks().wall
-    entries = [(lab.intermediate.certificate.subject, n + 1) for n in range(revoked)]
-    return make_crl(lab.crl_signer, entries, now - age, now + left, number).public_bytes(Encoding.DER)
-
-
-def write(path: Path, content: bytes) -> str:
-    path.write_bytes(content)
-    return str(path)
-
-
-def run(main: Callable[[], Any]) -> None:
-    asyncio.run(main())
-
+pytestmark = pytest.mark.usefixtures("quick")
 
 # --- files
 
@@ -309,178 +182,6 @@ def test_configured_file_that_cannot_be_read_is_an_error_of_the_start(tmp_path: 
             assert caught.value.field == field
             await made.keeper.stop(1.0)
             assert made.stores == []
-
-    run(main)
-
-
-# --- URLs
-
-
-def test_lists_are_fetched_and_in_force_soon_after_the_start(tmp_path: Path) -> None:
-    async def main() -> None:
-        answer = json.dumps({"status": "success", "caList": trust_list(3).decode()}).encode()
-        async with administrator(tmp_path, {LIST: page(answer), CRL: page(revocations(revoked=4))}) as (at, _):
-            await until(at.healthy)
-            assert at.words == "1 authorities, sequence 3, 1 revocation lists of 4 certificates"
-
-    run(main)
-
-
-def test_start_does_not_wait_for_a_server(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with administrator(tmp_path, {LIST: silence, CRL: silence}) as (at, server):
-            assert at.words.startswith(NOBODY)
-            await until(lambda: server.asked.total() == 2)
-
-    run(main)
-
-
-def test_lists_are_fetched_again_at_their_intervals(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with administrator(tmp_path, {LIST: page(trust_list(1)), CRL: page(revocations())}) as (at, server):
-            await until(at.healthy)
-            at.clocks.advance(3599)
-            await until(lambda: server.asked == {LIST: 1, CRL: 1})
-            at.clocks.advance(1)
-            await until(lambda: server.asked == {LIST: 1, CRL: 2})
-            server.pages[LIST] = page(trust_list(2))
-            at.clocks.advance(3 * 3600)
-            await until(lambda: at.count("sequence") == 2)
-            assert server.asked[LIST] == 2
-
-    run(main)
-
-
-def test_failing_server_is_asked_again_and_alarmed_when_the_list_is_old(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with administrator(tmp_path, {LIST: page(trust_list())}, crls=()) as (at, server):
-            await until(at.healthy)
-            server.pages[LIST] = page(b"", 503)
-            at.clocks.advance(4 * 3600)
-            await until(lambda: at.count("failures") == 1)
-            assert at.healthy()  # for now; the trouble is told
-            assert at.words.endswith("; trust list: 503 Service Unavailable")
-            at.clocks.advance(RETRY_SECONDS)
-            await until(lambda: at.count("failures") == 2)
-            at.clocks.advance(RETRY_SECONDS)
-            await at.keeper._look_at([])
-            assert at.count("failures") == 2  # the pause is doubled
-            at.clocks.advance(3 * DAY)
-            await until(lambda: at.count("failures") == 3)
-            assert at.keeper.health() == (
-                False,
-                f"trust list {server.url(LIST)}: not confirmed for 76 h (503 Service Unavailable)",
-            )
-            assert len(at.stores[-1].anchors) == 1
-            assert at.count("list_age_seconds") > 3 * DAY
-            server.pages[LIST] = page(trust_list())
-            at.clocks.advance(4 * 3600)
-            await until(at.healthy)
-            assert at.count("list_age_seconds") == 0
-
-    run(main)
-
-
-def test_lower_sequence_from_a_server_is_refused(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with administrator(tmp_path, {LIST: page(trust_list(5))}, crls=()) as (at, server):
-            await until(at.healthy)
-            server.pages[LIST] = page(trust_list(4, anchors=2))
-            at.clocks.advance(4 * 3600)
-            await until(lambda: at.count("failures") == 1)
-            assert at.words.endswith("has sequence 4, and 5 was seen before")
-            await at.restart()
-            await until(lambda: at.count("failures") == 1)
-            assert (at.count("sequence"), at.count("authorities")) == (5, 1)
-
-    run(main)
-
-
-def test_older_revocation_list_is_refused(tmp_path: Path) -> None:
-    async def main() -> None:
-        pages = {LIST: page(trust_list()), CRL: page(revocations(2, age=60, revoked=5))}
-        async with administrator(tmp_path, pages) as (at, server):
-            await until(at.healthy)
-            server.pages[CRL] = page(revocations(1, age=3600, revoked=1))
-            at.clocks.advance(3600)
-            await until(lambda: at.count("failures") == 1)
-            assert at.words.endswith("revocation list: what is there is older than the one in use")
-            assert at.count("revoked_certificates") == 5
-            server.pages[CRL] = page(revocations(3, age=30, revoked=6))
-            at.clocks.advance(3600)
-            await until(lambda: at.count("revoked_certificates") == 6)
-
-    run(main)
-
-
-def test_expired_list_stays_in_use_and_is_alarmed(tmp_path: Path) -> None:
-    async def main() -> None:
-        pages = {
-            LIST: page(trust_list(expires=Clocks().wall + 3600)),
-            CRL: page(revocations(left=7200)),
-        }
-        async with administrator(tmp_path, pages) as (at, _):
-            await until(at.healthy)
-            at.clocks.advance(3600 * 2 + 1)
-            await until(lambda: not at.healthy())
-            assert "trust list" in at.words
-            assert "revocation list" in at.words
-            assert at.words.count(": expired on ") == 2
-            assert len(at.keeper.store.anchors) == 1
-
-    run(main)
-
-
-def test_certificates_without_a_signature_are_not_taken_from_a_url(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with administrator(tmp_path, {LIST: page(laboratory().root.pem)}, crls=()) as (at, _):
-            await until(lambda: at.count("failures") == 1)
-            assert "is not signed" in at.words
-            assert at.words.startswith(NOBODY)
-
-    run(main)
-
-
-def test_signer_of_the_list_is_fetched_from_its_x5u_and_kept(tmp_path: Path) -> None:
-    async def main() -> None:
-        lab = laboratory()
-
-        async with administrator(tmp_path, {"/pa.pem": page(lab.pa_signer.pem)}, crls=()) as (at, server):
-            await until(lambda: at.count("failures") == 1)  # there is no list yet
-            header = {"alg": "ES256", "typ": "JWT", "x5u": server.url("/pa.pem")}
-            payload = {"sequence": 8, "exp": int(at.clocks.wall + DAY), "trustList": [lab.root.pem.decode()]}
-            server.pages[LIST] = page(sign_jws(header, payload, lab.pa_signer.key))
-            at.clocks.advance(4 * 3600)
-            await until(at.healthy)
-            assert at.count("sequence") == 8
-            at.clocks.advance(4 * 3600)
-            await until(lambda: server.asked[LIST] == 3)
-            assert server.asked["/pa.pem"] == 1
-            server.pages.clear()
-            await at.restart()
-            assert at.stores[-1].sequence == 8
-
-    run(main)
-
-
-def test_x5u_of_the_list_is_fetched_by_the_rules_only(tmp_path: Path) -> None:
-    async def main() -> None:
-        lab = laboratory()
-        header = {"alg": "ES256", "typ": "JWT", "x5u": "http://127.0.0.1/pa.pem"}
-        payload = {"sequence": 8, "trustList": [lab.root.pem.decode()]}
-        document = sign_jws(header, payload, lab.pa_signer.key)
-        async with administrator(tmp_path, {LIST: page(document)}, crls=()) as (at, _):
-            await until(lambda: at.count("failures") == 1)
-            assert "is not signed by the policy administrator" in at.words
-
-    run(main)
-
-
-def test_redirect_of_a_list_is_followed(tmp_path: Path) -> None:
-    async def main() -> None:
-        pages = {LIST: redirect("/new"), "/new": page(trust_list())}
-        async with administrator(tmp_path, pages, crls=()) as (at, _):
-            await until(at.healthy)
 
     run(main)
 
