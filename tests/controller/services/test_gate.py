@@ -28,7 +28,7 @@ from controller.model import Peer, PeerKind, Role
 from controller.services import gate
 from controller.services.permissions import PASSED_ON, PERMISSIONS, Open, Permission, why_not
 from controller.services.statuses import PROBLEM_KEY, RETRY_KEY, status_of, trailing_of
-from controller.store import StoreSettings
+from controller.store import StoreSettings, changes
 from sbcedge.control.v1 import control_pb2 as pb
 from sbcedge.fleet.v1 import fleet_pb2 as fleet
 from tests.controller.agents import PATIENCE, a_controller, a_policy
@@ -144,6 +144,11 @@ def test_streams_of_one_caller_are_bounded_and_told_when_to_come_back(tmp_path: 
             await again.read()
 
     asyncio.run(main())
+
+
+def test_looks_for_what_is_revoked_leave_room_within_the_second_in_which_streams_are_cut() -> None:
+    """That they are cut is tested where they are; how soon, a busy machine would have its say in."""
+    assert changes.POLL_SECONDS + gate.CUT_SECONDS < 0.8
 
 
 def test_a_message_that_is_too_long_is_refused(tmp_path: Path) -> None:
