@@ -1,6 +1,7 @@
 """Back-ups of a controller: made while it runs, put back into an empty folder. Copies files; blocks.
 
-    DIR/state.db        the database on one snapshot, by SQLite's online back-up
+    DIR/state.db        the database on one snapshot, by SQLite's online back-up; or
+    DIR/state.pgdump    by PostgreSQL's pg_dump
     DIR/archive/        the files of records that this snapshot names, DIR/artifacts/ those of lists
     DIR/authority/      the certificate of the authority; keys only where they were asked for
     DIR/backup.json     what it is, when it was made, what belongs to it; written last
@@ -16,18 +17,21 @@ import json
 import os
 import shutil
 import sqlite3
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, LiteralString
 
 from agent.files import replace_file
 from agent.model import ConfigError
+from controller import dumping
 from controller.authority import keys
 from controller.config import Config
 
 FORMAT: Final = 1
 MANIFEST: Final = "backup.json"
 STATE: Final = "state.db"
+DUMP: Final = "state.pgdump"
 KEYS: Final = ("ca.key", "ca-next.key", "artifact.key")
 CERTIFICATE: Final = "ca.crt"
 TRIES: Final = 5
@@ -37,6 +41,12 @@ PIECE: Final = 1 << 20
 MANIFEST_MAX: Final = 64 << 20
 PRIVATE: Final = 0o600
 
+NAMED: Final[dict[str, LiteralString]] = {
+    "archive": "SELECT path FROM files",
+    "artifacts": "SELECT location FROM artifacts UNION SELECT location FROM artifact_deltas",
+}
+"""What finds the files that belong to the state, by the folder that they are in."""
+
 
 class BackupError(Exception):
     """It cannot be made, or is none; the text says why."""
@@ -44,10 +54,11 @@ class BackupError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Backup:
-    """`at` is epoch seconds; `files`: path below the folder to bytes; `state_sha256` "": the database is PostgreSQL."""
+    """`at` is epoch seconds; `files`: path below the folder to bytes; `state` is the file with the database."""
 
     at: float
     controller: str
+    state: str
     state_sha256: str
     keys: bool
     files: dict[str, int] = field(default_factory=dict)
@@ -63,10 +74,12 @@ def make_backup(config: Config, folder: Path, when: float, *, with_keys: bool) -
     """All of it, durably. The controller may run. Raises BackupError, ConfigError, OSError."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for _ in range(TRIES):
-        state = None if config.store.postgresql else _snapshot(config.store.file, folder)
-        named = _named(state, config)
+        state, named = _snapshot(config, folder)
         with contextlib.suppress(FileNotFoundError):  # gone since the snapshot: another one does not name it
-            files = {f"{place}/{name}": _copy(source, folder / place / name) for place, name, source in named}
+            files = {
+                f"{place}/{name}": _copy(source, folder / place / name)
+                for place, name, source in _sources(named, config)
+            }
             break
     else:
         raise BackupError(f"files went away during each of {TRIES} attempts: try again when less is going on")
@@ -74,14 +87,11 @@ def make_backup(config: Config, folder: Path, when: float, *, with_keys: bool) -
         path = keys.find(config.authority.directory, name)
         if path.exists():
             files[f"authority/{name}"] = _copy(path, folder / "authority" / name, again=True)
-    digest = ""
-    if state is not None:
-        digest = _sha256(state)
-        state.replace(folder / STATE)
-    backup = Backup(when, config.controller.id, digest, with_keys, files)
+    name = DUMP if config.store.postgresql else STATE
+    backup = Backup(when, config.controller.id, name, _sha256(state), with_keys, files)
+    state.replace(folder / name)
     replace_file(folder / MANIFEST, [json.dumps(asdict(backup), indent=1).encode()], PRIVATE)
-    if state is not None:
-        _remove_others(folder, backup)
+    _remove_others(folder, backup)
     return backup
 
 
@@ -96,8 +106,11 @@ def read_backup(folder: Path) -> Backup:
         raise BackupError(f"{folder / MANIFEST} is damaged") from None
     if backup.format != FORMAT:
         raise BackupError(f"{folder / MANIFEST} is of format {backup.format}; this release reads {FORMAT}")
-    if backup.state_sha256 and _sha256(folder / STATE) != backup.state_sha256:
-        raise BackupError(f"{folder / STATE} is not what was saved")
+    if backup.state not in (STATE, DUMP):
+        raise BackupError(f"{folder / MANIFEST} is damaged")
+    state = folder / backup.state
+    if not state.is_file() or _sha256(state) != backup.state_sha256:
+        raise BackupError(f"{state} is missing, or is not what was saved")
     for name, size in backup.files.items():
         path = folder / name
         if not path.resolve().is_relative_to(folder.resolve()):
@@ -107,6 +120,16 @@ def read_backup(folder: Path) -> Backup:
     return backup
 
 
+def check_empty(backup: Backup, config: Config) -> None:
+    """Whether there is a place for it, and nothing in it. Raises BackupError, ConfigError."""
+    if backup.state != (DUMP if config.store.postgresql else STATE):
+        raise BackupError(f"this back-up has {backup.state}, of another kind of database than [store] names")
+    if has_state(config):
+        if config.store.postgresql:
+            raise BackupError("the database of [store] holds the state of a controller: name an empty one")
+        raise BackupError(f"{config.store.file} is there already: move it away first, it would be lost")
+
+
 def lay_out(backup: Backup, folder: Path, config: Config) -> None:
     """Put it where this configuration keeps its state; the database last. Raises BackupError, OSError."""
     places = {
@@ -114,8 +137,6 @@ def lay_out(backup: Backup, folder: Path, config: Config) -> None:
         "artifacts": config.artifacts.directory,
         "authority": config.authority.directory,
     }
-    if not config.store.postgresql and config.store.file.exists():
-        raise BackupError(f"{config.store.file} is there already: move it away first, it would be lost")
     config.controller.directory.mkdir(mode=0o750, parents=True, exist_ok=True)
     config.authority.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name in backup.files:
@@ -123,21 +144,40 @@ def lay_out(backup: Backup, folder: Path, config: Config) -> None:
         if place == "authority" and (places[place] / rest).exists():
             continue  # what an operator has put there counts
         _copy(folder / name, places[place] / rest)
-    if backup.state_sha256:
-        temporary = config.store.file.with_name(f"{STATE}.restored")
-        _copy(folder / STATE, temporary, again=True)
-        temporary.chmod(PRIVATE)
-        temporary.replace(config.store.file)
+    if config.store.postgresql:
+        with _translated():
+            dumping.put_back(config.store, folder / DUMP)
+        return
+    temporary = config.store.file.with_name(f"{STATE}.restored")
+    _copy(folder / STATE, temporary, again=True)
+    temporary.chmod(PRIVATE)
+    temporary.replace(config.store.file)
+
+
+def has_state(config: Config) -> bool:
+    """Whether there is a database of a controller already. Raises BackupError, ConfigError."""
+    if not config.store.postgresql:
+        return config.store.file.exists()
+    with _translated():
+        return dumping.holds_state(config.store)
 
 
 # --- pieces
 
 
-def _snapshot(source: Path, folder: Path) -> Path:
-    """A copy of the database. In WAL mode nobody waits for who reads. Raises BackupError."""
-    made = folder / f"{STATE}.new"
+def _snapshot(config: Config, folder: Path) -> tuple[Path, dict[str, list[str]]]:
+    """A copy of the database, and the files that it names, by their place. Raises BackupError, ConfigError."""
+    made = folder / f"{DUMP if config.store.postgresql else STATE}.new"
     made.unlink(missing_ok=True)
     os.close(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE))
+    if config.store.postgresql:
+        with _translated():
+            return made, dumping.dump(config.store, made, NAMED)
+    return made, _copied(config.store.file, made)
+
+
+def _copied(source: Path, made: Path) -> dict[str, list[str]]:
+    """In WAL mode nobody waits for who reads. Raises BackupError."""
     try:
         with (
             contextlib.closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True)) as database,
@@ -146,36 +186,26 @@ def _snapshot(source: Path, folder: Path) -> Path:
             database.backup(copy)  # all pages in one step: one snapshot
             copy.execute("PRAGMA journal_mode=DELETE")  # one file, whole by itself
             found = copy.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if found == "ok":
+                return {place: [name for (name,) in copy.execute(sql)] for place, sql in NAMED.items()}
     except sqlite3.Error as error:
         raise BackupError(f"{source}: {error}") from None
-    if found != "ok":
-        raise BackupError(f"{source} is damaged ({found}): this is no state to keep")
-    return made
+    raise BackupError(f"{source} is damaged ({found}): this is no state to keep")
 
 
-def _named(state: Path | None, config: Config) -> list[tuple[str, str, Path]]:
-    """Place, name and file of all that the database names; of PostgreSQL all that lies there."""
-    places = [("archive", config.archive.directory, config.archive.url)]
-    places += [("artifacts", config.artifacts.directory, config.artifacts.url)]
-    if state is None:
-        return [
-            (place, str(path.relative_to(directory)), path)
-            for place, directory, url in places
-            if not url and directory.is_dir()
-            for path in sorted(directory.rglob("*"))
-            if path.is_file() and path.suffix != ".tmp"
-        ]
-    questions = {
-        "archive": "SELECT path FROM files",
-        "artifacts": "SELECT location FROM artifacts UNION SELECT location FROM artifact_deltas",
-    }
-    with contextlib.closing(sqlite3.connect(state)) as database:
-        return [
-            (place, name, directory / name)
-            for place, directory, url in places
-            if not url  # object storage has copies of its own
-            for (name,) in database.execute(questions[place])
-        ]
+def _sources(named: dict[str, list[str]], config: Config) -> Iterator[tuple[str, str, Path]]:
+    """Place, name and file of all that is to be copied; object storage has copies of its own."""
+    for place, settings in (("archive", config.archive), ("artifacts", config.artifacts)):
+        if not settings.url:
+            yield from ((place, name, settings.directory / name) for name in named[place])
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except dumping.DumpError as error:
+        raise BackupError(str(error)) from None
 
 
 def _copy(source: Path, target: Path, *, again: bool = False) -> int:

@@ -12,7 +12,7 @@ from typing import Final
 
 from agent.files import replace_file
 from agent.model import ConfigError
-from controller.backup import Backup, check_keys, lay_out, read_backup
+from controller.backup import Backup, check_empty, check_keys, has_state, lay_out, read_backup
 from controller.config import Config
 from controller.daemon import RESTORE_MARK, Parts, open_state
 from controller.model import Act
@@ -27,11 +27,13 @@ def put_back(config: Config, folder: Path) -> Backup:
     """Lay out the files. Goes on where it was interrupted. Raises BackupError, ConfigError, OSError."""
     backup = read_backup(folder)
     mark = config.controller.directory / RESTORE_MARK
-    if not (mark.exists() and (config.store.postgresql or config.store.file.exists())):
+    if not mark.exists():
+        check_empty(backup, config)  # a state without our mark is none that we began to put back
         if not backup.keys:
             check_keys(config)
         config.controller.directory.mkdir(mode=0o750, parents=True, exist_ok=True)
         replace_file(mark, [json.dumps({"from": str(folder), "at": backup.at}).encode()], PRIVATE)
+    if not has_state(config):  # it comes last
         lay_out(backup, folder, config)
     check_keys(config)
     return backup

@@ -3,11 +3,15 @@
 A certificate is renewed at half of its life, with jitter; when that fails it is tried again until it succeeds. One
 that has ended keeps nobody from screening: it is said, and `sbc-agent enroll` with a new token puts it right, without a
 restart.
+
+Its life is counted from when it came here, by this host's clock. Its own beginning says nothing of that: controllers
+set it more than an hour back, for agents whose clocks are behind, and of a certificate of an hour that is over half.
 """
 
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
@@ -29,8 +33,33 @@ JITTER: Final = 0.1
 LATE: Final = 0.25
 """Of its life that is left when a renewal that does not succeed becomes trouble."""
 
+LEAST_SECONDS: Final = 60.0
+"""From one certificate to the next, at least. Where the authority itself is about to end, what it issues is shorter
+each time, and half of that would come sooner and sooner."""
+
 LOOK_SECONDS: Final = 2.0
 RENEW_SECONDS: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """Of a certificate, as this host has it: when it came, and when it ends; epoch seconds by this host's clock."""
+
+    began: float
+    ends: float
+
+    @classmethod
+    def of(cls, credentials: Credentials, came: float) -> "Life":
+        """`came` is what is known of when: never before the certificate began."""
+        return cls(max(came, credentials.not_before), credentials.not_after)
+
+    def is_due(self, share: float, now: float) -> bool:
+        """Whether so much of it is over, but not all."""
+        return self.began + max(share * (self.ends - self.began), LEAST_SECONDS) <= now < self.ends
+
+    def is_late(self, now: float) -> bool:
+        """Whether it should have been renewed long ago."""
+        return self.ends - now < LATE * (self.ends - self.began)
 
 
 class Renewal:
@@ -54,6 +83,7 @@ class Renewal:
         self._monotonic = monotonic
         self._chance = chance
         self._stamp: tuple[int, int] | None = None
+        self._life = Life(0.0, 0.0)
         self._share = HALF
         self._not_before = 0.0  # monotonic: when it may be tried again
         self._backoff = Backoff(chance)
@@ -70,16 +100,19 @@ class Renewal:
             credentials = await asyncio.to_thread(self._files.load)
         except ControllerError as error:
             self._log.error("cannot use the certificate", error=error.reason)
-            self._take(None, error.reason)
+            self._take(None, 0.0, error.reason)
             return True
         why_not = "" if credentials is not None else "not enrolled: run `sbc-agent enroll`"
-        self._take(credentials, why_not)
+        came = min(stamp[0] / 1e9, self._clock())  # files of a time to come were written by a clock that was ahead
+        self._take(credentials, came, why_not)
         if not first and credentials is not None:
             self._log.info("certificate taken into use", agent=credentials.agent_id, until=day(credentials.not_after))
         return True
 
-    def _take(self, credentials: Credentials | None, why_not: str = "") -> None:
+    def _take(self, credentials: Credentials | None, came: float, why_not: str = "") -> None:
         self.credentials = credentials
+        if credentials is not None:
+            self._life = Life.of(credentials, came)
         self._fault = NONE
         self._share = HALF + JITTER * (self._chance() - 0.5)
         self._not_before = 0.0
@@ -100,8 +133,7 @@ class Renewal:
             return f"{ended} by this host's clock; it screens by what it has"
         if ended:
             return f"{ended}: enrol it again; it screens by what it has"
-        left = credentials.not_after - self._clock()
-        if self._why and left < LATE * (credentials.not_after - credentials.not_before):
+        if self._why and self._life.is_late(self._clock()):
             return f"its certificate ends at {day(credentials.not_after)} and is not renewed: {self._why}"
         return ""
 
@@ -122,11 +154,9 @@ class Renewal:
 
     def due(self) -> bool:
         """Whether it is time to renew."""
-        credentials = self.credentials
-        if credentials is None or self._monotonic() < self._not_before:
+        if self.credentials is None or self._monotonic() < self._not_before:
             return False
-        now, life = self._clock(), credentials.not_after - credentials.not_before
-        return credentials.not_before + self._share * life <= now < credentials.not_after
+        return self._life.is_due(self._share, self._clock())
 
     async def renew(self) -> None:
         """Ask for a new one, for a new key. Never raises."""
@@ -142,7 +172,7 @@ class Renewal:
         else:
             self.renewed += 1
             self._stamp = await asyncio.to_thread(self._files.stamp)
-            self._take(renewed)
+            self._take(renewed, self._clock())
             self._log.info("certificate renewed", agent=renewed.agent_id, until=day(renewed.not_after))
 
     async def _ask(self, credentials: Credentials) -> Credentials:

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
 
-from agent.model import ConfigError
 from agent.settings import Range
+from controller.names import check_place
 
 # Where the package keeps state (systemd StateDirectory=sbc-edge-controller).
 DEFAULT_DIRECTORY: Final = Path("/var/lib/sbc-edge-controller/archive")
@@ -13,7 +13,7 @@ DEFAULT_DIRECTORY: Final = Path("/var/lib/sbc-edge-controller/archive")
 
 @dataclass(frozen=True, slots=True)
 class ArchiveSettings:
-    """`url` is a place that fsspec knows ("s3://bucket/records"); "" is `directory`.
+    """`url` is a place on object storage ("s3://bucket/records", see controller/objects.py); "" is `directory`.
 
     Days are those of the calls. What is older than its `..._days` goes, within an hour.
     """
@@ -32,5 +32,5 @@ class ArchiveSettings:
     compact_seconds: Annotated[float, Range(1.0, 86_400.0)] = 300.0
 
     def __post_init__(self) -> None:
-        if self.url and "://" not in self.url:
-            raise ConfigError("url", 'must begin with a protocol: "s3://bucket/records"')
+        if self.url:
+            check_place(self.url)

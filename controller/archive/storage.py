@@ -1,4 +1,4 @@
-"""Where files of the archive lie: a folder of this host, or any place that fsspec knows. Blocks; runs in threads only.
+"""Where files of the archive lie: a folder of this host, or object storage. Blocks; runs in threads only.
 
 A file that `put` has returned from is there, whole, also after a power loss; one that it has not returned from is not
 there, or an orphan that nobody's row names. Knows nothing of what is in files. Paths are relative, with "/".
@@ -10,17 +10,16 @@ import os
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from agent.model import ConfigError
 from controller.archive.settings import ArchiveSettings
 from controller.errors import StoreFull, StoreUnavailable
+from controller.objects import changed_at, open_objects
 
 TEMPORARY: Final = ".tmp"
 _FOLDER_MODE: Final = 0o750
@@ -174,7 +173,7 @@ class FolderStorage:
 
 
 class ObjectStorage:
-    """What fsspec has a protocol for. An object appears whole or not at all; that is what such stores promise."""
+    """See objects.py. An object appears whole or not at all; that is what such stores promise."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -183,11 +182,10 @@ class ObjectStorage:
 
     def open(self) -> None:
         try:
-            self.file_system, self._root = fsspec.core.url_to_fs(self._url, use_listings_cache=False)
-            self._root = self._root.rstrip("/")
+            self.file_system, self._root = open_objects(self._url, "archive.url")
             self.file_system.makedirs(self._root, exist_ok=True)
-        except (ImportError, ValueError) as error:
-            raise ConfigError("archive.url", f"{self._url}: {error}") from error
+        except ConfigError:
+            raise
         except Exception as error:
             raise self._fault(error) from error
 
@@ -226,7 +224,7 @@ class ObjectStorage:
         except Exception as error:
             raise self._fault(error) from error
         for whole, info in found.items():
-            yield StoredFile(str(whole)[len(self._root) :].lstrip("/"), int(info.get("size") or 0), _changed(info))
+            yield StoredFile(str(whole)[len(self._root) :].lstrip("/"), int(info.get("size") or 0), changed_at(info))
 
     def table(self, path: str) -> pa.Table:
         try:
@@ -256,16 +254,6 @@ class ObjectStorage:
 def storage_of(settings: ArchiveSettings) -> Storage:
     """As the operator wants it, not yet open."""
     return ObjectStorage(settings.url) if settings.url else FolderStorage(settings.directory)
-
-
-def _changed(info: dict[str, Any]) -> float:
-    for key in ("LastModified", "mtime", "modified", "created", "updated"):
-        value = info.get(key)
-        if isinstance(value, datetime):
-            return value.timestamp()
-        if isinstance(value, int | float):
-            return float(value)
-    return 0.0
 
 
 @contextlib.contextmanager

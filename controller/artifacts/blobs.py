@@ -1,4 +1,4 @@
-"""The bytes of lists: immutable, named by what they are, in a folder or on object storage (fsspec).
+"""The bytes of lists: immutable, named by what they are, in a folder or on object storage.
 
 Knows names and bytes; what they mean is in the store. Everything that touches a disk or a network runs in a thread.
 """
@@ -9,14 +9,16 @@ import hashlib
 import os
 import re
 import secrets
+import threading
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
 
-import fsspec
-
+from agent.model import ConfigError
 from controller.artifacts.settings import ArtifactSettings
 from controller.errors import ControllerError, NotFound, StoreUnavailable
+from controller.objects import changed_at, open_objects
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -34,12 +36,21 @@ class Blobs:
 
     def __init__(self, settings: ArtifactSettings) -> None:
         self._url = settings.url or str(settings.directory.absolute())
+        self._is_remote = bool(settings.url)
         self._system: Any = None
         self._root = ""
+        self._opening = threading.Lock()
 
     async def open(self) -> None:
-        """Raises StoreUnavailable when the place is not there and cannot be made."""
-        await self._in_thread(self._open)
+        """Raises ConfigError, and StoreUnavailable for a folder that is not there and cannot be made.
+
+        Object storage that does not answer is no reason not to start: it is asked again when a list is.
+        """
+        try:
+            await self._in_thread(self._open)
+        except StoreUnavailable:
+            if not self._is_remote:
+                raise
 
     async def put(self, chunks: Iterable[bytes], suffix: str = "") -> tuple[str, bytes, int]:
         """Keep these bytes: where they are, their SHA-256, how many. Durable on return; the same bytes, once.
@@ -64,17 +75,27 @@ class Blobs:
 
     async def _in_thread(self, work: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) -> T:
         try:
-            return await asyncio.to_thread(work, *arguments, **keywords)
-        except ControllerError:
+            return await asyncio.to_thread(self._opened, partial(work, *arguments, **keywords))
+        except (ControllerError, ConfigError):
             raise
         except FileNotFoundError:
             raise NotFound("list", arguments[0] if arguments else self._url) from None
         except Exception as error:  # every storage has errors of its own
             raise StoreUnavailable(f"{self._url}: {error}") from error
 
+    def _opened(self, work: Callable[[], T]) -> T:
+        self._open()
+        return work()
+
     def _open(self) -> None:
-        self._system, self._root = fsspec.core.url_to_fs(self._url)
-        self._system.makedirs(self._root, exist_ok=True)
+        with self._opening:
+            if self._system is None:
+                system, self._root = open_objects(self._url, "artifacts.url")
+                try:
+                    system.makedirs(self._root, exist_ok=True)
+                except FileNotFoundError as error:
+                    raise StoreUnavailable(f"{self._url}: {error}") from error
+                self._system = system
 
     def _put(self, chunks: Iterable[bytes], suffix: str) -> tuple[str, bytes, int]:
         digest, size = hashlib.sha256(), 0
@@ -104,14 +125,13 @@ class Blobs:
             return bytes(file.read(size))
 
     def _sweep(self, used: frozenset[str], when: float) -> int:
-        names = {str(path).rsplit("/", 1)[-1] for path in self._system.ls(self._root, detail=False)}
-        unused = [name for name in names - used if LOCATION.fullmatch(name) and self._age(name, when) > YOUNG_SECONDS]
+        found = self._system.find(self._root, detail=True)
+        changed = {str(path).rsplit("/", 1)[-1]: changed_at(info) for path, info in found.items()}
+        old = [name for name, at in changed.items() if name not in used and when - at > YOUNG_SECONDS]
+        unused = [name for name in old if LOCATION.fullmatch(name)]
         for name in unused:
             self._system.rm_file(self._where(name))
         return len(unused)
-
-    def _age(self, name: str, when: float) -> float:
-        return when - float(self._system.modified(self._where(name)).timestamp())
 
     @property
     def _is_local(self) -> bool:

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from agent.model import ConfigError
 from agent.settings import Range
-from controller.names import name_fault
+from controller.names import check_place, name_fault
 
 DEFAULT_DIRECTORY: Final = Path("/var/lib/sbc-edge-controller/artifacts")
 
@@ -44,7 +44,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class ArtifactSettings:
-    """`url` is a place that fsspec knows ("s3://bucket/lists"), the same for all controllers of a fleet; "" is
+    """`url` is a place on object storage ("s3://bucket/lists"), the same for all controllers of a fleet; "" is
     `directory`. `fetches` is how many agents get a list at the same time; others wait for their turn. `signers` is a
     PEM file of those who may sign trust lists and revocation lists: the roots of the policy administrators and the
     certificates of their CRL signers. `keep` is how many generations of a list stay besides those that are in
@@ -59,8 +59,8 @@ class ArtifactSettings:
     sources: tuple[Source, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.url and "://" not in self.url:
-            raise ConfigError("url", 'must begin with a protocol: "s3://bucket/lists"')
+        if self.url:
+            check_place(self.url)
         if len(self.sources) > SOURCES_MAX:
             raise ConfigError("sources", f"at most {SOURCES_MAX}")
         for n, source in enumerate(self.sources):

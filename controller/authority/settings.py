@@ -20,14 +20,15 @@ class AuthoritySettings:
 
     An authority that exists: `certificate` is a PEM file with the issuing certificate first and then those above it,
     up to the root; `key` is its private key. `trust_domain` is in every name: spiffe://TRUST-DOMAIN/agent/NAME.
-    `hours` is how long an agent's certificate is good.
+    `hours` is how long an agent's certificate is good. Agents renew at half of what they see of it, and their clocks
+    may be an hour off: of two hours, the least, one sees an hour and another one three, and both are in time.
     """
 
     directory: Path = Path("/var/lib/sbc-edge-controller/authority")
     trust_domain: str = "sbc-edge"
     certificate: Path | None = None
     key: Path | None = None
-    hours: Annotated[float, Range(1, 168)] = 24.0
+    hours: Annotated[float, Range(2, 168)] = 24.0
 
     def __post_init__(self) -> None:
         if not _TRUST_DOMAIN.fullmatch(self.trust_domain):

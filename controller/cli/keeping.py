@@ -27,9 +27,8 @@ The folder gets the database on one snapshot, the records and lists that it name
 folder that holds an earlier back-up gets what is new. Private keys are left out unless they are asked for: whoever has
 them can be any agent and any controller. Keep one copy of the folder authority/ offline, and back-ups without keys.
 
-With PostgreSQL, the database is yours to dump; files are copied once before and once after, so that all that the dump
-names is there:
-  sbc-controller backup DIR && pg_dump -Fc -f DIR/state.pgdump ... && sbc-controller backup DIR
+With PostgreSQL the database is dumped by pg_dump, which must be here (postgresql-client); one controller of the fleet
+does it, where the records and lists are that they share.
 Records and lists on object storage ([archive] url, [artifacts] url) are not copied.
 
 examples:
@@ -44,7 +43,9 @@ and lists get numbers far beyond, and what was in force goes to all agents again
 that they have; those that were enrolled after the back-up must be enrolled again, and operators made after it, made
 again. What was revoked after the back-up must be revoked again. Records that agents still have are sent again, once.
 
-With PostgreSQL: pg_restore into an empty database first.
+With PostgreSQL no controller of the fleet may be running, and [store] must name an empty database of its user's own:
+  createdb --owner=controller sbcedge_restored
+It is put back by pg_restore (postgresql-client), as a whole or not at all.
 
 example:
   systemctl stop sbc-edge-controller && mv /var/lib/sbc-edge-controller/state.db /root/
@@ -100,8 +101,6 @@ def _backup(args: argparse.Namespace, config: "Config") -> int:
         return FAILED
     keys = "with private keys: keep it like them" if made.keys else "without private keys"
     print(f"{args.folder}: {len(made.files)} files, {made.size:,} bytes, {keys}")
-    if config.store.postgresql:
-        print("the database is not in it: pg_dump it, then run this again")
     return OK
 
 

@@ -38,11 +38,12 @@ class LaboratoryAuthority:
     """Issues what a test asks for, also what is over already."""
 
     def __init__(self) -> None:
+        self.backdated = 1.0  # seconds
         self.key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "laboratory")])
         self._name = name
         self.certificate = (
-            _builder(name, name, self.key.public_key(), DAY * 30)
+            _builder(name, name, self.key.public_key(), DAY * 30, self.backdated)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .sign(self.key, hashes.SHA256())
         )
@@ -58,14 +59,16 @@ class LaboratoryAuthority:
     def issue(self, key: Any, names: list[x509.GeneralName], lifetime: float) -> bytes:
         """DER."""
         made = (
-            _builder(x509.Name([]), self._name, key, lifetime)
+            _builder(x509.Name([]), self._name, key, lifetime, self.backdated)
             .add_extension(x509.SubjectAlternativeName(names), critical=True)
             .sign(self.key, hashes.SHA256())
         )
         return made.public_bytes(Encoding.DER)
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, key: Any, lifetime: float) -> x509.CertificateBuilder:
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: Any, lifetime: float, backdated: float
+) -> x509.CertificateBuilder:
     now = datetime.datetime.now(datetime.UTC)
     return (
         x509.CertificateBuilder()
@@ -73,7 +76,7 @@ def _builder(subject: x509.Name, issuer: x509.Name, key: Any, lifetime: float) -
         .issuer_name(issuer)
         .public_key(key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(seconds=1))
+        .not_valid_before(now - datetime.timedelta(seconds=backdated))
         .not_valid_after(now + datetime.timedelta(seconds=lifetime))
     )
 

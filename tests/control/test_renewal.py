@@ -2,17 +2,33 @@
 
 import asyncio
 import os
+import time
 from pathlib import Path
+from typing import get_type_hints
 
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from agent.control.channels import Channels
 from agent.control.credentials import CredentialFiles, Credentials, assemble, new_key
 from agent.control.messages import Issued
-from agent.control.renewal import Renewal
+from agent.control.renewal import HALF, JITTER, LEAST_SECONDS, Life, Renewal
 from agent.control.settings import ControllerSettings
 from agent.ops.log import LineWriter, Log
+from agent.settings import Range
+from controller.authority.issuer import BACKDATED, Issuer, make_authority
+from controller.authority.settings import AuthoritySettings
+from controller.model import PeerKind
 from tests.control.fake_controller import DAY, FakeController, LaboratoryAuthority
+
+HOUR = 3600.0
+SHORTEST, LONGEST = (
+    bound * HOUR
+    for part in get_type_hints(AuthoritySettings, include_extras=True)["hours"].__metadata__
+    if isinstance(part, Range)
+    for bound in (part.lowest, part.highest)
+)
 
 
 class World:
@@ -33,7 +49,7 @@ class World:
         leaf = authority.issue(load_pem_private_key(key, None).public_key(), [], lifetime)
         credentials = assemble("agent-1", "uid", key, Issued((leaf,), (authority.der,)))
         self.files.save(credentials)
-        self.began = credentials.not_before
+        self.began = time.time()
         assert await self.renewal.look()
         return credentials
 
@@ -54,6 +70,74 @@ def test_it_is_due_at_half_of_its_life_with_jitter_and_never_before_or_when_it_i
             assert not world.renewal.due()
             assert "its certificate ended at" in world.renewal.trouble()
         assert [round(share, 2) for share in due] == [0.45, 0.5, 0.55]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("lifetime", [SHORTEST, 24 * HOUR, LONGEST])
+@pytest.mark.parametrize("clock", [-HOUR, 0.0, HOUR])
+@pytest.mark.parametrize("chance", [0.0, 0.5, 0.999])
+def test_of_every_lifetime_that_can_be_set_half_is_left_when_it_is_renewed(
+    lifetime: float, clock: float, chance: float
+) -> None:
+    """Played: an agent whose clock is off by `clock`, as far as clocks may be, and certificates of the controller."""
+    began = 1_800_000_000.0
+    key = ec.generate_private_key(ec.SECP256R1())
+    issuer = Issuer("test", (make_authority("test", key, began - 30 * DAY),), key)
+
+    def issued(when: float) -> tuple[Life, float]:
+        noted, _ = issuer.issue(PeerKind.AGENT, "a", key.public_key(), lifetime, when)
+        return Life(max(noted.not_before, when + clock), noted.not_after), noted.not_after
+
+    share, step = HALF + JITTER * (chance - 0.5), lifetime / 500
+    now, taken = began, began
+    life, ends = issued(now)
+    gaps, left = [], []
+    while now < began + 10 * lifetime:
+        now += step
+        if life.is_due(share, now + clock):
+            gaps.append(now - taken)
+            left.append(ends - now)
+            taken = now
+            life, ends = issued(now)
+    seen = lifetime - clock  # of a clock that is ahead some of the life is gone already
+    assert len(gaps) >= 10
+    assert all(share * seen - 1 <= gap <= share * seen + step + 1 for gap in gaps), gaps
+    assert min(gaps) >= LEAST_SECONDS
+    assert min(left) >= 20 * 60, "the longest wait between two tries is a minute"
+
+
+def test_an_authority_that_is_about_to_end_is_not_asked_ever_more_often() -> None:
+    began = 1_800_000_000.0
+    now, ends, asked = began, began + HOUR, 0
+    life = Life(now, ends)
+    while now < ends:
+        now += 1.0
+        if life.is_due(HALF, now):
+            asked += 1
+            life = Life(now, ends)  # no later: so does the authority
+    assert 3 <= asked <= HOUR / LEAST_SECONDS
+
+
+def test_the_shortest_certificate_is_not_due_when_it_comes_nor_when_it_is_read_again(tmp_path: Path) -> None:
+    async def main() -> None:
+        with FakeController() as controller:
+            controller.authority.backdated = BACKDATED
+            controller.lifetime = SHORTEST
+            world = World(tmp_path, controller.address)
+            await world.enrol(controller.authority, SHORTEST)
+            assert not world.renewal.due()
+            world.now = 0.49 * SHORTEST
+            assert not world.renewal.due()
+            world.now = 0.51 * SHORTEST
+            assert world.renewal.due()
+            await world.renewal.renew()
+            assert world.renewal.renewed == 1
+            assert not world.renewal.due()
+            again = World(tmp_path, controller.address)  # the agent is started again
+            again.began = time.time()
+            assert await again.renewal.look()
+            assert not again.renewal.due()
 
     asyncio.run(main())
 

@@ -28,6 +28,7 @@ from tests.controller.stores import opened
 from tests.fakes.agent_process import CONFIG, AgentProcess, start_agent
 from tests.fakes.calls import invite
 from tests.fakes.controller_process import ControllerProcess
+from tests.integration.fleet.world import HURRY
 
 NEEDS = '\n[do_not_originate]\nlists = ["industry"]\n'
 FAST = "[ingest]\ncommit_seconds = 0.05\n[archive]\nmin_free_ratio = 0.0\n"
@@ -69,7 +70,7 @@ async def an_agent(controller: ControllerProcess, folder: Path, token: Path) -> 
     ]
     await asyncio.to_thread(subprocess.run, command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     config = CONFIG + f'[controller]\naddress = "{controller.address}"\ndirectory = "{{folder}}/control"\n'
-    with start_agent(folder, config=config, policy='name = "of the file"') as agent:
+    with start_agent(folder, config, 'name = "of the file"', HURRY) as agent:
         await asyncio.to_thread(agent.logged, "session")
         yield agent
 

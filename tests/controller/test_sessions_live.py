@@ -111,7 +111,7 @@ def test_what_an_agent_says_of_itself_is_shown(tmp_path: Path, store_settings: S
                 got = await operator.fleet.GetAgent(fleet.GetAgentRequest(id=agent.id))
                 assert dict(got.agent.trouble) == {"spool": "disk full"}
                 assert got.agent.refused_share == 0.25
-                assert 100 < got.agent.attempts_per_second <= 1200
+                assert 0 < got.agent.attempts_per_second <= 1200
                 assert abs(got.agent.clock_offset_seconds) < 5
                 assert dict(got.counters) == {"attempts": 600}
 

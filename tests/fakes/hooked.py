@@ -4,7 +4,8 @@
 
 SBC_TEST_DIES     "STEP" or "STEP:3": it kills itself with SIGKILL before that step of its work, the third time
 SBC_TEST_DEATH    a file that then holds the step
-SBC_TEST_HURRY    seconds of keepalive, and of the longest time between two attempts of an agent to connect
+SBC_TEST_HURRY    seconds of keepalive, of the longest time between two attempts of an agent to connect, and until one
+                  comes back whose place another one has taken
 SBC_TEST_CLOCK    anything: its clock is off, see tests/fakes/clocks.py
 
 The programs themselves know nothing of this.
@@ -131,6 +132,7 @@ def half_file(fate: Fate, write: Callable[..., None]) -> Callable[..., None]:
 def hurry(seconds: float) -> None:
     """What takes minutes takes seconds: finding out that nobody answers, and asking again."""
     from agent.control import backoff, channels
+    from controller.fleet import live
     from controller.services import server
 
     short = {
@@ -146,6 +148,7 @@ def hurry(seconds: float) -> None:
     server.server_options = lambda connections: [(n, short.get(n, value)) for n, value in options(connections)]
     backoff.FIRST_SECONDS = min(seconds, 0.5)  # type: ignore[misc]
     backoff.LONGEST_SECONDS = seconds  # type: ignore[misc]
+    live.BACK_LATER = seconds  # type: ignore[attr-defined]
 
 
 def _sleep(seconds: float) -> None:

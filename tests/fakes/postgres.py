@@ -1,5 +1,6 @@
 """A PostgreSQL server of the tests' own, from Debian's package: other folders, a Unix socket, no network, no root."""
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -15,7 +16,8 @@ from urllib.parse import quote, urlsplit
 import psycopg
 
 MISSING: Final = "no PostgreSQL server here: apt-get install postgresql"
-START_SECONDS: Final = 30.0
+PATIENCE: Final = 90.0
+"""Seconds until it answers, or has ended: after a crash it looks at its files first, and the disk may be busy."""
 
 
 def binaries() -> Path | None:
@@ -39,36 +41,38 @@ class PostgresServer:
         """Make the cluster where there is none, run the server, wait until it answers."""
         programs = binaries()
         assert programs is not None
-        user = self._user()
         if not self._data.exists():
-            if user is not None:
+            if (user := self._user()) is not None:
                 shutil.chown(self.folder, user)
             initdb = [
+                *self._as_user(),
                 str(programs / "initdb"),
                 "-D",
                 str(self._data),
-                *("-A", "trust", "-E", "UTF8", "--locale=C", "-U", "postgres"),
+                *("-A", "trust", "-E", "UTF8", "--locale=C", "-U", "postgres", "--no-sync"),
             ]
-            subprocess.run(initdb, check=True, user=user, capture_output=True, cwd="/")
+            subprocess.run(initdb, check=True, capture_output=True, cwd="/")
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                # A test run that is killed leaves no server behind.
-                ["setpriv", "--pdeathsig", "QUIT", programs / "postgres", "-D", self._data, *self._options()],
+                [
+                    *self._as_user(),
+                    *("setpriv", "--pdeathsig", "QUIT"),  # a test run that is killed leaves no server behind
+                    *(str(programs / "postgres"), "-D", str(self._data)),
+                    *self._options(),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                user=user,
                 cwd="/",
             )
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + PATIENCE
         while True:
             try:
                 psycopg.connect(self.url("postgres")).close()
                 return
             except psycopg.OperationalError:
                 if time.monotonic() > deadline or self._process.poll() is not None:
-                    said = (self.folder / "log").read_text()
-                    raise AssertionError(f"exit code {self._process.poll()}: {said}") from None
+                    raise AssertionError(f"exit code {self._process.poll()}: {self._said()}") from None
                 time.sleep(0.02)
 
     def _options(self) -> list[str]:
@@ -77,6 +81,7 @@ class PostgresServer:
             "listen_addresses=",
             "max_connections=200",
             "shared_buffers=32MB",
+            "recovery_init_sync_method=syncfs",  # not one fsync for each of a thousand files
         ]
         if not self._durable:
             options += ["fsync=off", "synchronous_commit=off", "full_page_writes=off"]
@@ -93,6 +98,17 @@ class PostgresServer:
             return None
         names = {entry.pw_name for entry in pwd.getpwall()}
         return "postgres" if "postgres" in names else "nobody"
+
+    def _as_user(self) -> list[str]:
+        """What makes a command run as another user.
+
+        subprocess with `user` forks, and gRPC, which may be at work in other threads, has handlers of forks that crash
+        the child now and then; without it, subprocess uses vfork, and nobody's handlers run.
+        """
+        if (user := self._user()) is None:
+            return []
+        group = str(pwd.getpwnam(user).pw_gid)
+        return ["setpriv", "--reuid", user, "--regid", group, "--clear-groups"]
 
     def url(self, database: str) -> str:
         """For libpq and for the controller's settings."""
@@ -121,11 +137,31 @@ class PostgresServer:
         self._process.send_signal(number)
 
     def stop(self, number: Signals = SIGQUIT) -> None:
-        """End the server; the data stay for another `start`."""
-        if self._process is not None:
-            self.signal(number)
-            self._process.wait(30)
-            self._process = None
+        """End the server, with all its processes; the data stay for another `start`.
+
+        A child that outlives its parent holds the shared memory, and the next server refuses to start beside it.
+        """
+        if self._process is None:
+            return
+        self.signal(number)
+        deadline = time.monotonic() + PATIENCE
+        while self._process.poll() is None or self._children():
+            if time.monotonic() > deadline:
+                raise AssertionError(f"it does not end: {self._process.poll()}, {self._children()}: {self._said()}")
+            time.sleep(0.02)
+        self._process = None
+
+    def _children(self) -> list[str]:
+        """Its processes: all of them work in the folder with the data. (Each has a session of its own.)"""
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):  # ended meanwhile, or of somebody else
+                if (process / "cwd").readlink() == self._data:
+                    found.append(process.name)
+        return found
+
+    def _said(self) -> str:
+        return (self.folder / "log").read_text()
 
     def remove(self) -> None:
         """End the server and leave nothing."""

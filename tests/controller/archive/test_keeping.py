@@ -135,28 +135,6 @@ def test_a_damaged_file_keeps_only_its_own_day_from_being_compacted(tmp_path: Pa
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("place", ["memory://records-{}", "file://{}/objects"])
-def test_object_storage_has_the_same_layout(tmp_path: Path, place: str) -> None:
-    async def main() -> None:
-        url = place.format(str(tmp_path).replace("/", "-") if place.startswith("memory") else tmp_path)
-        async with kept(tmp_path, url=url) as archive:
-            await fill(archive, 12)
-            await archive.archive.write(lambda: tables_of([lines([call(999)], first=999)], WHEN), WHEN)
-            assert len(await archive.ask(limit=1000)) == 120
-            assert await archive.archive.keeper.compact() == 1
-            assert len(await archive.ask(limit=1000)) == 120
-            archive.now += 2 * ORPHAN_SECONDS
-            await archive.archive.keeper._remove_replaced()
-            assert len(await archive.ask(limit=1000)) == 120
-        async with kept(tmp_path, url=url) as archive:
-            found = [file.path for file in archive.archive.storage.listing()]
-            assert len(found) == 2
-            assert sum(path.startswith("orphans/") for path in found) == 1
-            assert len(await archive.ask(limit=1000)) == 120
-
-    asyncio.run(main())
-
-
 def test_a_place_that_does_not_answer_is_trouble_and_no_end(tmp_path: Path) -> None:
     async def main() -> None:
         (tmp_path / "objects").write_text("a file where a folder should be")

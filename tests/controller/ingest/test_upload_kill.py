@@ -92,9 +92,9 @@ async def uploads_while_it_dies(folder: Path, steps: list[tuple[str, int]]) -> i
                 if step == "never" and host.made > 1000:
                     break
             if step == "never":
-                await host.uploaded(60.0)
+                await host.uploaded(120.0)
             else:
-                await until(lambda: process.poll() is not None, 20.0)  # noqa: B023
+                await until(lambda: process.poll() is not None, 60.0)  # noqa: B023
                 died += process.returncode == -9
         finally:
             ended(process)
@@ -104,6 +104,7 @@ async def uploads_while_it_dies(folder: Path, steps: list[tuple[str, int]]) -> i
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_controller_that_dies_around_its_transaction_loses_nothing(tmp_path: Path) -> None:
     assert asyncio.run(uploads_while_it_dies(tmp_path, [("commit", 2), ("committed", 2)])) == 2
     is_all_there_once(tmp_path)
@@ -137,6 +138,7 @@ def agents_die(folder: Path, steps: list[tuple[str, int]]) -> list[tuple[str, in
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_an_agent_that_dies_before_and_after_it_says_what_it_sends_repeats_nothing(tmp_path: Path) -> None:
     assert agents_die(tmp_path, [("saved", 2), ("sent", 5)]) == []
     is_all_there_once(tmp_path)

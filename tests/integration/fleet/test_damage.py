@@ -11,11 +11,11 @@ from agent.control.slots import SLOTS
 from controller.store import StoreSettings
 from sbcedge.fleet.v1 import fleet_pb2 as fleet
 from sbcedge.fleet.v1 import fleet_pb2_grpc as fleet_grpc
-from tests.controller.agents import Reached
+from tests.controller.agents import Reached, a_policy
 from tests.controller.artifacts.lists import dno, many
 from tests.controller.stores import opened
 from tests.fakes.relay import Relay
-from tests.integration.fleet.world import PATIENCE, Managed, a_fleet, an_agent, archived, is_all_there_once
+from tests.integration.fleet.world import PATIENCE, Managed, a_fleet, an_agent, archived, is_all_there_once, until
 
 OPEN = '[[trunks]]\nid = "peer"\nsources = ["192.0.2.0/24"]\n'
 LISTED = f'name = "listed"\n[do_not_originate]\nmode = "enforce"\nlists = ["industry"]\n{OPEN}'
@@ -160,12 +160,42 @@ def test_the_records_of_a_copied_machine_are_there_beside_those_of_the_first_one
                     return sorted(row["call_id"].partition("-")[0] for row in await archived(controller, agent.id))
 
                 wanted = sorted(["both"] * 20 + ["first"] * 30 + ["copy"] * 25)
-                for _ in range(200):
-                    if len(await names()) >= len(wanted):
-                        break
+
+                async def are_there() -> bool:
+                    return len(await names()) >= len(wanted)
+
+                await until(are_there, lambda: f"{len(wanted)} records in the archive")
                 assert await names() == wanted
                 calls = [row["call_id"] for row in await archived(controller, agent.id)]
                 assert len(set(calls)) == len(calls)
+            finally:
+                await copy.kill()
+
+    asyncio.run(main())
+
+
+@pytest.mark.slow
+def test_of_two_machines_that_run_with_one_identity_the_copy_is_banned_and_both_screen_on(folder: Path) -> None:
+    async def main() -> None:
+        async with a_fleet(folder) as (controller, (agent,)):
+            copy = Managed(folder / "copy", controller)
+            shutil.rmtree(copy.folder)
+            shutil.copytree(agent.folder, copy.folder)
+            copy.id, copy.environment = agent.id, agent.environment
+            await agent.start()
+            await agent.is_managed()  # it is the first one that is seen
+            try:
+                await copy.start()
+                await copy.says("controller", "this machine is a copy of another one", healthy=False)
+                await agent.is_managed()
+                await asyncio.to_thread(controller.logged, "two machines have one identity; the later one is banned")
+                (seen,) = (await controller.operator().fleet.ListAgents(fleet.ListAgentsRequest())).agents
+                assert seen.connected
+                assert await copy.calls(3, "copy") == ["allow"] * 3
+                assert await agent.calls(3, "first") == ["allow"] * 3
+                await controller.operator().apply(a_policy("of one", 1_000_000))
+                await agent.decides_by("of one")
+                assert (await copy.status()).policy_name == "of the file"
             finally:
                 await copy.kill()
 
