@@ -9,12 +9,16 @@ new generation: so to any of the first twenty.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import sqrt
 from typing import Any, Final
 
 from controller.model import HealthNote, OfferPhase, Problem, Rollout, RolloutPlan
 
 EVIDENCE: Final = 20
 """Call attempts below which a share of refusals says nothing."""
+
+CHANCE: Final = 2.0
+"""Standard deviations that chance is given: of few attempts a share may be high without being so."""
 
 TOLERATED_SHARE: Final = 0.05
 
@@ -161,11 +165,17 @@ def _risen(pairs: Iterable[tuple[HealthNote, Before]], plan: RolloutPlan) -> str
         attempts_before, refusals_before = attempts_before + before.attempts, refusals_before + before.refusals
     if attempts < EVIDENCE:
         return ""
-    share = refusals / attempts
     share_before = refusals_before / attempts_before if attempts_before >= EVIDENCE else 0.0
-    if share - share_before <= plan.refusal_rise:
+    if _least_share(refusals, attempts) - share_before <= plan.refusal_rise:
         return ""
-    return f"{share_before:.2f} before, {share:.2f} of {attempts} attempts now"
+    return f"{share_before:.2f} before, {refusals / attempts:.2f} of {attempts} attempts now"
+
+
+def _least_share(refusals: int, attempts: int) -> float:
+    """Of calls to come, as far as these tell: the lower end of Wilson's score interval."""
+    share, square = min(refusals / attempts, 1.0), CHANCE * CHANCE  # agents count, and may count wrong
+    spread = CHANCE * sqrt(share * (1 - share) / attempts + square / (4 * attempts * attempts))
+    return (share + square / (2 * attempts) - spread) / (1 + square / attempts)
 
 
 def _said(member: Member) -> str:

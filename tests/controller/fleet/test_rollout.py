@@ -160,6 +160,27 @@ def test_a_sudden_rise_of_refusals_at_the_canary_rolls_back() -> None:
     assert "0.02 before, 1.00 of 40 attempts now" in fleet.why
 
 
+def test_a_share_that_chance_may_have_made_of_few_attempts_does_not_halt() -> None:
+    fleet = Fleet(20)
+    (canary,) = fleet.think()
+    fleet.says(canary, OfferPhase.APPLIED)
+    fleet.is_like(canary, active_generation=NEW, attempts=24, refusals=6)
+    fleet.think()
+    assert fleet.state == "running"  # a quarter, but of 24
+    fleet.is_like(canary, active_generation=NEW, attempts=2400, refusals=600)
+    fleet.think()
+    assert fleet.state == "rolled-back"
+
+
+def test_more_refusals_than_attempts_are_taken_for_all_of_them() -> None:
+    fleet = Fleet(20)
+    (canary,) = fleet.think()
+    fleet.says(canary, OfferPhase.APPLIED)
+    fleet.is_like(canary, active_generation=NEW, attempts=40, refusals=4000)
+    fleet.think()
+    assert fleet.state == "rolled-back"
+
+
 def test_a_canary_that_refused_much_before_may_go_on_refusing_as_much() -> None:
     fleet = Fleet(1)
     fleet.is_like("a000", attempts=1000, refusals=900)
