@@ -102,6 +102,7 @@ def test_a_back_up_is_of_one_snapshot_and_is_put_back_as_a_whole_or_not_at_all(
     async def make() -> None:
         async with a_controller(tmp_path / "c", postgres_settings) as controller:
             config, lists = controller.parts.config, Lists(controller)
+            await lists.imports("first", dno(["2015550177"]))  # there is something to save from the beginning
             done = asyncio.Event()
 
             async def write() -> None:
