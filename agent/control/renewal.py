@@ -33,7 +33,7 @@ JITTER: Final = 0.1
 LATE: Final = 0.25
 """Of its life that is left when a renewal that does not succeed becomes trouble."""
 
-LEAST_SECONDS: Final = 60.0
+LEAST_SECONDS: Final = 5.0
 """From one certificate to the next, at least. Where the authority itself is about to end, what it issues is shorter
 each time, and half of that would come sooner and sooner."""
 
